@@ -1,0 +1,293 @@
+"""Reads every layer of the configuration, keeps every fault, and checks what must fit together."""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeVar
+
+from exporter.config import document, values
+from exporter.config.model import (
+    DEFAULT_TARGET,
+    LIMITS_KEYS,
+    SETTINGS,
+    TARGET_KEYS,
+    Config,
+    ConfigError,
+    Limits,
+    Match,
+    TapConfig,
+    Target,
+    environment_variable,
+)
+from exporter.config.overlap import dials, same_socket
+from exporter.config.values import Address, UnixPath, quoted
+
+_NONE_GIVEN: Final[Mapping[str, str]] = MappingProxyType({})
+_TAP_PARSERS: Final[Mapping[str, Callable[[object], object]]] = {
+    "listen": values.parse_listen,
+    "upstream": values.parse_upstream,
+    "target": values.parse_target_name,
+}
+_SECTIONS: Final = {"targets", "tap", *(setting.section for setting in SETTINGS)}
+
+_T = TypeVar("_T")
+
+
+def load(
+    flags: Mapping[str, str] = _NONE_GIVEN, taps: Sequence[str] = (), environment: Mapping[str, str] = _NONE_GIVEN
+) -> Config:
+    """The configuration of this process. Raises ConfigError with every fault of every layer.
+
+    `flags` has the text of each flag that was given, by its name without dashes; `taps` the texts of --tap.
+    Taps are taken whole from the first of flags, environment and file that has any.
+    Reads a file: on an event loop, call it in a thread.
+    """
+    reader = _Reader()
+    file, place, sections = _read_file(reader, flags, environment)
+    targets = _read_targets(reader, place.key("targets"), sections.get("targets"))
+    layers = (
+        _read_tap_texts(reader, "--tap", taps),
+        _read_tap_texts(reader, environment_variable("tap"), environment.get(environment_variable("tap"), "").split()),
+        _read_taps(reader, place.key("tap"), sections.get("tap")),
+    )
+    given = next((layer for layer in layers if layer), [])
+    settings, places = _read_settings(reader, place, sections, flags, environment)
+    _check_targets(reader, given, targets)
+    _check_listeners(reader, given, settings["web_listen_address"], places["web_listen_address"])
+    _check_loops(reader, given)
+    if reader.faults:
+        raise ConfigError(tuple(reader.faults))
+    tap = tuple(TapConfig(tap.listen, tap.upstream, tap.target) for tap in given)  # type: ignore[arg-type]
+    implied = [tap.target for tap in tap] or [DEFAULT_TARGET]
+    return Config(
+        targets=MappingProxyType(targets or {name: Target(name) for name in implied}),
+        tap=tap,
+        config_file=file,
+        **settings,
+    )
+
+
+def parse_tap_flag(text: str) -> TapConfig:
+    """`LISTEN=UPSTREAM[,target=NAME]`. Raises ValueError with a sentence."""
+    listen, equals, rest = text.partition("=")
+    if not equals:
+        raise ValueError("expected LISTEN=UPSTREAM[,target=NAME]")
+    upstream, *options = rest.split(",")
+    target = DEFAULT_TARGET
+    for option in options:
+        key, _, value = option.partition("=")
+        if key != "target":
+            raise ValueError(f"{quoted(option)} is unknown; only target=NAME may follow the upstream")
+        target = values.parse_target_name(value)
+    return TapConfig(values.parse_listen(listen), values.parse_upstream(upstream), target)
+
+
+class _Place(NamedTuple):
+    """Where a value was given: a path within the file, or a flag or variable (which has no `file`)."""
+
+    file: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, self))
+
+    def key(self, key: str) -> "_Place":
+        if not self.file:
+            return self
+        spelled = key if re.fullmatch(r"[A-Za-z0-9_.-]+", key) else quoted(key)
+        return _Place(self.file, f"{self.name}.{spelled}" if self.name else spelled)
+
+    def item(self, index: int) -> "_Place":
+        return _Place(self.file, f"{self.name}[{index}]")
+
+
+class _Tap(NamedTuple):
+    """A tap as given; None stands for what had a fault."""
+
+    place: _Place
+    listen: Address | None
+    upstream: Address | UnixPath | None
+    target: str | None
+
+
+class _Reader:
+    """Keeps each fault and goes on, so that one look shows them all."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def fault(self, place: _Place, sentence: str) -> None:
+        self.faults.append(f"{place}: {sentence}")
+
+    def value(self, place: _Place, value: object, parse: Callable[[object], _T]) -> _T | None:
+        try:
+            if value is None:
+                raise ValueError("no value")
+            return parse(value)
+        except ValueError as error:
+            self.fault(place, str(error))
+            return None
+
+    def mapping(self, place: _Place, value: object, known: Collection[str] = ()) -> dict[str, Any]:
+        """The entries of a mapping, only those that are `known` if that is given; an empty section has none."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.fault(place, f"expected a mapping, got {quoted(value)}")
+            return {}
+        for key in value:
+            if known and key not in known:
+                self.fault(place.key(key), f"unknown key; known keys are {', '.join(sorted(known))}")
+        return {key: item for key, item in value.items() if not known or key in known}
+
+    def items(self, place: _Place, value: object) -> Iterable[tuple[_Place, object]]:
+        if value is not None and not isinstance(value, list):
+            self.fault(place, f"expected a list, got {quoted(value)}")
+            return ()
+        return [(place.item(index), item) for index, item in enumerate(value or ())]
+
+    def entries(self, place: _Place, value: object, parsers: Mapping[str, Callable[[object], _T]]) -> dict[str, _T]:
+        """The parsed values of a mapping that may have these keys and no others."""
+        found = self.mapping(place, value, parsers).items()
+        parsed = ((key, self.value(place.key(key), item, parsers[key])) for key, item in found)
+        return {key: item for key, item in parsed if item is not None}
+
+
+def _read_file(
+    reader: _Reader, flags: Mapping[str, str], environment: Mapping[str, str]
+) -> tuple[Path | None, _Place, dict[str, Any]]:
+    name = flags.get("config.file")
+    if name == "":
+        reader.fault(_Place("", "--config.file"), "names no file")
+    name = name or environment.get(environment_variable("config.file"))
+    if not name:
+        return None, _Place("no file"), {}
+    place = _Place(name if name.isprintable() else quoted(name))
+    try:
+        data, faults = document.parse(document.read_text(Path(name)))
+    except document.DocumentError as error:
+        reader.faults.append(str(error))
+        return Path(name), place, {}
+    for sentence in faults:
+        reader.fault(place, sentence)
+    return Path(name), place, reader.mapping(place, data, _SECTIONS)
+
+
+def _read_targets(reader: _Reader, place: _Place, value: object) -> dict[str, Target]:
+    targets = {}
+    for name, body in reader.mapping(place, value).items():
+        if reader.value(place, name, values.parse_target_name):
+            targets[name] = _read_target(reader, place.key(name), name, body)
+    return targets
+
+
+def _read_target(reader: _Reader, place: _Place, name: str, value: object) -> Target:
+    body = reader.mapping(place, value, TARGET_KEYS)
+    patterns = {"host": values.parse_host_pattern, "path": values.parse_path_pattern}
+
+    def codes(key: str, parse: Callable[[object], int]) -> frozenset[int]:
+        found = (reader.value(at, item, parse) for at, item in reader.items(place.key(key), body.get(key)))
+        return frozenset(code for code in found if code is not None)
+
+    return Target(
+        name=name,
+        match=Match(**reader.entries(place.key("match"), body.get("match"), patterns)),
+        limits=Limits(
+            **reader.entries(place.key("limits"), body.get("limits"), dict.fromkeys(LIMITS_KEYS, values.parse_size))
+        ),
+        codes=codes("codes", values.parse_application_code),
+        going_away_codes=codes("going_away_codes", values.parse_going_away_code),
+    )
+
+
+def _read_taps(reader: _Reader, place: _Place, value: object) -> list[_Tap]:
+    taps = []
+    for at, item in reader.items(place, value):
+        body = reader.mapping(at, item, _TAP_PARSERS)
+        if item is not None and not isinstance(item, dict):
+            continue
+        for key in ("listen", "upstream"):
+            if key not in body:
+                reader.fault(at.key(key), "missing")
+        found: dict[str, Any] = reader.entries(at, body, _TAP_PARSERS)
+        target = found.get("target", None if "target" in body else DEFAULT_TARGET)
+        taps.append(_Tap(at, found.get("listen"), found.get("upstream"), target))
+    return taps
+
+
+def _read_tap_texts(reader: _Reader, origin: str, texts: Sequence[str]) -> list[_Tap]:
+    taps = []
+    for text in texts:
+        place = _Place("", f"{origin} {quoted(text)}")
+        tap = reader.value(place, text, lambda value: parse_tap_flag(str(value)))
+        if tap is not None:
+            taps.append(_Tap(place, tap.listen, tap.upstream, tap.target))
+    return taps
+
+
+def _read_settings(
+    reader: _Reader,
+    place: _Place,
+    sections: Mapping[str, object],
+    flags: Mapping[str, str],
+    environment: Mapping[str, str],
+) -> tuple[dict[str, Any], dict[str, _Place]]:
+    """The value of each setting, and where it came from, by the name of its field; all layers are checked."""
+    settings: dict[str, Any] = {}
+    places: dict[str, _Place] = {}
+    bodies = {}
+    for section in dict.fromkeys(setting.section for setting in SETTINGS):
+        known = [setting.key for setting in SETTINGS if setting.section == section]
+        bodies[section] = reader.mapping(place.key(section), sections.get(section), known)
+    for setting in SETTINGS:
+        layers: list[tuple[_Place, object]] = [(_Place("", f"the default of {setting.flag}"), setting.default)]
+        if setting.key in bodies[setting.section]:
+            layers.append((place.key(setting.section).key(setting.key), bodies[setting.section][setting.key]))
+        if environment.get(setting.variable):
+            layers.append((_Place("", setting.variable), environment[setting.variable]))
+        if setting.name in flags:
+            layers.append((_Place("", setting.flag), flags[setting.name]))
+        for at, value in layers:
+            settings[setting.attribute] = reader.value(at, value, setting.parse)
+            places[setting.attribute] = at
+    return settings, places
+
+
+def _check_targets(reader: _Reader, taps: Sequence[_Tap], targets: Mapping[str, Target]) -> None:
+    for tap in taps:
+        if targets and tap.target is not None and tap.target not in targets:
+            reader.fault(
+                tap.place.key("target"), f"{quoted(tap.target)} is not one of the targets: {', '.join(targets)}"
+            )
+
+
+def _check_listeners(reader: _Reader, taps: Sequence[_Tap], web: Address | None, web_place: _Place) -> None:
+    """No two listeners may want the same socket."""
+    taken = [(web, web_place)]
+    for tap in taps:
+        place = tap.place.key("listen")
+        other = next((at for address, at in taken if address and tap.listen and same_socket(address, tap.listen)), None)
+        if other is not None:
+            reader.fault(place, f"{quoted(str(tap.listen))} is already taken by {other.name}")
+        taken.append((tap.listen, place))
+
+
+def _check_loops(reader: _Reader, taps: Sequence[_Tap]) -> None:
+    """No chain of taps may lead back to its start: one connection would become endlessly many."""
+    following = {here: _tap_behind(tap.upstream, taps) for here, tap in enumerate(taps)}
+    for start, tap in enumerate(taps):
+        chain: list[int] = []
+        here = following.get(start)
+        while here is not None and here not in (start, *chain):
+            chain.append(here)
+            here = following.get(here)
+        if here != start or min(chain, default=start) < start:
+            continue
+        way = f" through {', '.join(taps[step].place.name for step in chain)}" if chain else ""
+        reader.fault(tap.place.key("upstream"), f"{quoted(str(tap.upstream))} leads back to this tap{way}: a loop")
+
+
+def _tap_behind(upstream: Address | UnixPath | None, taps: Sequence[_Tap]) -> int | None:
+    reached = (there for there, tap in enumerate(taps) if upstream and tap.listen and dials(upstream, tap.listen))
+    return next(reached, None)

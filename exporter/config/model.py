@@ -1,0 +1,186 @@
+"""The frozen, typed configuration, and the table of settings that are flag, environment variable and YAML key."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from exporter.closecodes import Vocabulary
+from exporter.config import values
+from exporter.config.values import Address, UnixPath
+
+DEFAULT_TARGET: Final = "default"
+"""The target of a tap that names none."""
+
+TARGET_KEYS: Final = ("match", "limits", "codes", "going_away_codes")
+LIMITS_KEYS: Final = ("client_to_server", "server_to_client")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `faults` has one line for each thing that is wrong."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class Match(msgspec.Struct, frozen=True):
+    """Which opening handshakes belong to a target: patterns in which `*` stands for any text; None matches all."""
+
+    host: str | None = None
+    path: str | None = None
+
+    def accepts(self, host: str, path: str) -> bool:
+        """Whether a handshake with this Host header (its port does not matter) and path without query belongs here."""
+        return (self.host is None or _glob(self.host.lower(), _without_port(host).lower())) and (
+            self.path is None or _glob(self.path, path)
+        )
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The service's own maximum message sizes in bytes, by direction; None where not known."""
+
+    client_to_server: int | None = None
+    server_to_client: int | None = None
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One value of the `target` label, and what is known about the service behind it."""
+
+    name: str
+    match: Match = Match()
+    limits: Limits = Limits()
+    codes: frozenset[int] = frozenset()
+    going_away_codes: frozenset[int] = frozenset()
+
+    def vocabulary(self) -> Vocabulary:
+        """The bounded close-code labels of this target."""
+        return Vocabulary(listed=self.codes, going_away=self.going_away_codes)
+
+
+class TapConfig(msgspec.Struct, frozen=True):
+    """One listener that relays to one upstream."""
+
+    listen: Address
+    upstream: Address | UnixPath
+    target: str = DEFAULT_TARGET
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be configured. `targets` has every target that a tap names, `shutdown_grace` is seconds."""
+
+    targets: Mapping[str, Target]
+    tap: tuple[TapConfig, ...]
+    web_listen_address: Address
+    web_telemetry_path: str
+    web_enable_lifecycle: bool
+    log_level: str
+    log_format: str
+    shutdown_grace: float
+    config_file: Path | None = None
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One scalar setting. `name` is its flag without the dashes; its other spellings follow from it."""
+
+    name: str
+    default: str
+    metavar: str
+    help: str
+    parse: Callable[[object], object]
+    reloadable: bool = False
+
+    @property
+    def flag(self) -> str:
+        """`--web.listen-address`."""
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """`WEBSOCKET_EXPORTER_WEB_LISTEN_ADDRESS`."""
+        return environment_variable(self.name)
+
+    @property
+    def attribute(self) -> str:
+        """`web_listen_address`, the field of `Config`."""
+        return _underscored(self.name)
+
+    @property
+    def section(self) -> str:
+        """`web`, the section of the file."""
+        return self.name.partition(".")[0]
+
+    @property
+    def key(self) -> str:
+        """`listen_address`, the key in that section."""
+        return _underscored(self.name.partition(".")[2])
+
+
+def environment_variable(name: str) -> str:
+    """The environment variable of a flag: `web.listen-address` is `WEBSOCKET_EXPORTER_WEB_LISTEN_ADDRESS`."""
+    return f"WEBSOCKET_EXPORTER_{_underscored(name).upper()}"
+
+
+SETTINGS: Final = (
+    Setting(
+        "web.listen-address",
+        ":11009",
+        "ADDRESS",
+        "where /metrics and the health endpoints are served",
+        values.parse_listen,
+    ),
+    Setting(
+        "web.telemetry-path", "/metrics", "PATH", "path under which metrics are served", values.parse_telemetry_path
+    ),
+    Setting("web.enable-lifecycle", "false", "", "let POST /-/reload reload the configuration", values.parse_boolean),
+    Setting(
+        "log.level",
+        "info",
+        "LEVEL",
+        f"least severity to log: {', '.join(values.LOG_LEVELS)}",
+        values.parse_log_level,
+        reloadable=True,
+    ),
+    Setting(
+        "log.format",
+        "auto",
+        "FORMAT",
+        "json, console, or auto: console on a terminal, else JSON lines",
+        values.parse_log_format,
+    ),
+    Setting(
+        "shutdown.grace",
+        "25s",
+        "DURATION",
+        "time from SIGTERM to the end, for connections to finish by themselves",
+        values.parse_duration,
+    ),
+)
+
+
+def _underscored(name: str) -> str:
+    return re.sub(r"[.-]", "_", name)
+
+
+def _without_port(host: str) -> str:
+    bracketed = re.match(r"\[[^\]]*\]", host)
+    return bracketed[0] if bracketed else host.partition(":")[0]
+
+
+def _glob(pattern: str, text: str) -> bool:
+    """Whether `text` matches `pattern`. Linear in `text`, which peers choose: no backtracking."""
+    head, *rest = pattern.split("*")
+    if not rest:
+        return text == pattern
+    *middle, tail = rest
+    position, end = len(head), len(text) - len(tail)
+    if position > end or not text.startswith(head) or not text.endswith(tail):
+        return False
+    for part in middle:
+        found = text.find(part, position, end)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return True

@@ -1,0 +1,69 @@
+"""What a reload changes at once, and what has to wait for a restart."""
+
+from collections.abc import Iterator
+from types import MappingProxyType
+
+import msgspec
+
+from exporter.config.model import SETTINGS, Config, TapConfig
+from exporter.config.values import show_duration
+
+
+class ReloadPlan(msgspec.Struct, frozen=True):
+    """`config` is in force from now on; `kept` has a sentence for each change that needs a restart."""
+
+    config: Config
+    kept: tuple[str, ...]
+
+
+def diff_for_reload(old: Config, new: Config) -> ReloadPlan:
+    """What of `new` can replace what runs with `old`.
+
+    Reloadable: targets (new ones, and match, limits, codes and going_away_codes of all) and the log level.
+    A target that is gone stays as it was: its counters must not vanish while the process lives.
+    """
+    reloadable = {setting.attribute: getattr(new, setting.attribute) for setting in SETTINGS if setting.reloadable}
+    targets = MappingProxyType({**old.targets, **new.targets})
+    config = msgspec.structs.replace(old, targets=targets, **reloadable)
+    return ReloadPlan(config, (*_kept_settings(old, new), *_kept_taps(old, new), *_kept_targets(old, new)))
+
+
+def _kept_settings(old: Config, new: Config) -> Iterator[str]:
+    for setting in SETTINGS:
+        before, after = getattr(old, setting.attribute), getattr(new, setting.attribute)
+        if before != after and not setting.reloadable:
+            yield f"{setting.name} stays {_shown(before)} until a restart; it is now configured as {_shown(after)}"
+
+
+def _kept_taps(old: Config, new: Config) -> Iterator[str]:
+    before = {tap.listen: tap for tap in old.tap}
+    after = {tap.listen: tap for tap in new.tap}
+    for listen, tap in before.items():
+        if listen not in after:
+            yield f"tap {listen} keeps running until a restart; it is no longer configured"
+        elif after[listen] != tap:
+            was, now = _relay(tap), _relay(after[listen])
+            yield f"tap {listen} stays {was} until a restart; it is now configured as {now}"
+    for listen in after:
+        if listen not in before:
+            yield f"tap {listen} is new; it starts at the next restart"
+
+
+def _kept_targets(old: Config, new: Config) -> Iterator[str]:
+    for name in old.targets:
+        if name not in new.targets:
+            yield f"target {name} keeps its settings and series until a restart; it is no longer configured"
+
+
+def _relay(tap: TapConfig) -> str:
+    return f"{tap.upstream} (target {tap.target})"
+
+
+def _shown(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case float():
+            return show_duration(value)
+        case _:
+            return str(value)

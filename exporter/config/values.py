@@ -1,0 +1,232 @@
+"""What one value looks like: each parser takes YAML's value or a flag's text.
+
+All of them raise ValueError with the sentence that the operator reads.
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from exporter.closecodes import legal_on_wire
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("auto", "json", "console")
+
+_UNIX_PREFIX: Final = "unix:"
+_MAX_UNIX_PATH: Final = 107  # sun_path holds 108 bytes, the last of them NUL: unix(7)
+_MAX_PAYLOAD: Final = (1 << 63) - 1  # RFC 6455 section 5.2
+_SIZE_UNITS: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_MAX_DURATION: Final = 24 * 3600.0
+_SHOWN: Final = 80
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A TCP address. An empty host stands for all interfaces, port 0 for one that the kernel chooses."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class UnixPath(msgspec.Struct, frozen=True):
+    """A Unix stream socket in the file system."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return _UNIX_PREFIX + self.path
+
+
+def quoted(value: object) -> str:
+    """A value as messages show it: one line of printable ASCII, about as wide as a terminal at most."""
+    match value:
+        case str():
+            text = json.dumps(value if len(value) <= _SHOWN else value[: _SHOWN - 3] + "...")
+            return text.replace("\x7f", "\\u007f")  # the one control character that JSON leaves alone
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case _:
+            return str(value)
+
+
+def parse_listen(value: object) -> Address:
+    """`host:port`, `:port` or `[::1]:port`, with a port from 0 to 65535."""
+    return _address(value, "host:port")
+
+
+def parse_upstream(value: object) -> Address | UnixPath:
+    """`host:port`, `[::1]:port` or `unix:PATH`: something that can be dialled."""
+    if isinstance(value, str) and value.startswith(_UNIX_PREFIX):
+        return _unix_path(value)
+    address = _address(value, "host:port or unix:PATH")
+    if not address.host:
+        raise ValueError(f"{quoted(value)} names no host to connect to")
+    if not address.port:
+        raise ValueError(f"{quoted(value)} names no port to connect to")
+    return address
+
+
+def _address(value: object, form: str) -> Address:
+    text = _text(value)
+    parts = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([^:\[\]]*)", text)
+    if parts is None:
+        if text.count(":") > 1 and re.fullmatch(r"[0-9A-Fa-f:.]+", text):
+            raise ValueError(f"{quoted(value)} needs brackets around its IPv6 address, as in [::1]:8080")
+        raise ValueError(f"{quoted(value)} is not {form}")
+    ipv6, name, port = parts.groups()
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"{quoted(value)} is not a port between 0 and 65535")
+    if ipv6 is not None:
+        if not _parses(ipaddress.IPv6Address, ipv6):
+            raise ValueError(f"{quoted(value)} has no valid IPv6 address in its brackets")
+        return Address(ipv6, int(port))
+    if name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", name):
+        raise ValueError(f"{quoted(value)} is not {form}")
+    if re.fullmatch(r"[0-9.]+", name) and not _parses(ipaddress.IPv4Address, name):
+        raise ValueError(f"{quoted(value)} has no valid IPv4 address")
+    return Address(name, int(port))
+
+
+def _unix_path(text: str) -> UnixPath:
+    path = text.removeprefix(_UNIX_PREFIX)
+    if not path or "\0" in path:
+        raise ValueError(f"{quoted(text)} names no path")
+    if len(path.encode(errors="surrogateescape")) > _MAX_UNIX_PATH:
+        raise ValueError(f"{quoted(text)} is longer than the {_MAX_UNIX_PATH} bytes of a Unix socket's path")
+    return UnixPath(path)
+
+
+def parse_target_name(value: object) -> str:
+    """1 to 64 characters that need no quoting anywhere: the value becomes a label and part of messages."""
+    name = _text_or_number(value)
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+        raise ValueError(f"{quoted(value)} is not a target name (1 to 64 of A-Z a-z 0-9 _ . -)")
+    return name
+
+
+def parse_size(value: object) -> int:
+    """Bytes: `512`, `16KiB`, `1MiB`, `1GiB`."""
+    parts = re.fullmatch(r"([0-9]{1,19})(B|KiB|MiB|GiB|)", _text_or_number(value))
+    if parts is None:
+        raise ValueError(f"{quoted(value)} is not a size like 512, 16KiB, 1MiB or 1GiB")
+    size = int(parts[1]) * _SIZE_UNITS[parts[2]]
+    if not 1 <= size <= _MAX_PAYLOAD:
+        raise ValueError(f"{quoted(value)} is not between 1 byte and the largest message of RFC 6455, 2^63-1 bytes")
+    return size
+
+
+def parse_duration(value: object) -> float:
+    """Seconds: `25s`, `2m`, `500ms`, `1m30s` or `0`, up to 24 hours."""
+    text = _text_or_number(value)
+    parts = re.fullmatch(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?(?:([0-9]+)ms)?|0", text[:40])
+    if parts is None or not text:
+        raise ValueError(f"{quoted(value)} is not a duration like 25s, 2m or 500ms")
+    hours, minutes, seconds, milliseconds = (int(part or 0) for part in parts.groups())
+    total = hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+    if total > _MAX_DURATION:
+        raise ValueError(f"{quoted(value)} is longer than 24h")
+    return total
+
+
+def show_duration(seconds: float) -> str:
+    """A duration as it may be written: `25s`, `0.5s` as `500ms`."""
+    return f"{seconds:.0f}s" if seconds == round(seconds) else f"{seconds * 1000:.0f}ms"
+
+
+def parse_boolean(value: object) -> bool:
+    """YAML's true and false, or these words as text."""
+    if not isinstance(value, bool) and value not in ("true", "false"):
+        raise ValueError(f"{quoted(value)} is not true or false")
+    return value in (True, "true")
+
+
+def parse_log_level(value: object) -> str:
+    """One of `LOG_LEVELS`; `warn` is another word for `warning`."""
+    return "warning" if value == "warn" else _one_of(LOG_LEVELS, value)
+
+
+def parse_log_format(value: object) -> str:
+    """One of `LOG_FORMATS`."""
+    return _one_of(LOG_FORMATS, value)
+
+
+def parse_telemetry_path(value: object) -> str:
+    """An absolute HTTP path that needs no escaping and is not under `/-/`."""
+    if not re.fullmatch(r"(?:/[A-Za-z0-9_.~-]+)+", _text(value)[:1024]):
+        raise ValueError(f"{quoted(value)} is not a path like /metrics")
+    if _text(value).startswith("/-/"):
+        raise ValueError(f"{quoted(value)} is taken: paths under /-/ are the exporter's own")
+    return _text(value)
+
+
+def parse_host_pattern(value: object) -> str:
+    """A host name without a port, in which `*` stands for any text."""
+    if not re.fullmatch(r"[A-Za-z0-9_.*-]{1,253}|\[[0-9A-Fa-f:.]+\]", _text(value)):
+        raise ValueError(f"{quoted(value)} is not a host without port, or a pattern like *.example.com")
+    return _text(value)
+
+
+def parse_path_pattern(value: object) -> str:
+    """An absolute path without a query, in which `*` stands for any text."""
+    if not re.fullmatch(r"[/*][!-~]{0,1023}", _text(value)) or re.search(r"[?#]", _text(value)):
+        raise ValueError(f"{quoted(value)} is not a path without query, or a pattern like /ws/*")
+    return _text(value)
+
+
+def parse_application_code(value: object) -> int:
+    """A close code for libraries or private use (RFC 6455 section 7.4.2)."""
+    code = _integer(value)
+    if code is None or not 3000 <= code <= 4999:
+        raise ValueError(f"{quoted(value)} is not an application's close code between 3000 and 4999")
+    return code
+
+
+def parse_going_away_code(value: object) -> int:
+    """A close code that a server can send and that has a label of its own (RFC 6455 section 7.4)."""
+    code = _integer(value)
+    if code is None or not 1000 <= code <= 4999:
+        raise ValueError(f"{quoted(value)} is not a close code between 1000 and 4999")
+    if not legal_on_wire(code):
+        raise ValueError(f"{quoted(value)} must not appear in a Close frame (RFC 6455 section 7.4.1)")
+    if 1016 <= code <= 2999:
+        raise ValueError(f"{quoted(value)} is reserved (RFC 6455 section 7.4.2) and has no label of its own")
+    return code
+
+
+def _one_of(words: tuple[str, ...], value: object) -> str:
+    if _text(value) not in words:
+        raise ValueError(f"{quoted(value)} is not one of {', '.join(words)}")
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text_or_number(value: object) -> str:
+    number = _integer(value)
+    return _text(value) if number is None else str(number)
+
+
+def _parses(parse: Callable[[str], object], text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,307 @@
+"""Logs: one event is one line on standard error, whatever peers wrote into it, and logging never holds up the relay.
+
+JSON lines, or for people on a terminal the console format. Standard error, as other exporters do; standard output
+belongs to what a command was asked to print. Lines are handed to a thread that writes them: a blocked pipe costs
+lines, which are counted, never time.
+"""
+
+import atexit
+import json
+import logging
+import os
+import select
+import sys
+import threading
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from exporter.closecodes import REGISTRY
+from exporter.events import Closed, Event, StreamUnparsed, Traffic
+
+# structlog imports rich where it is installed, for tracebacks that are not used here: 5 MiB and 30 ms in each sidecar.
+if "rich" not in sys.modules:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+import structlog
+
+if sys.modules.get("rich") is None:
+    del sys.modules["rich"]
+
+CAPACITY: Final = 10_000
+"""Lines that wait for the pipe at most; further ones are dropped and counted."""
+FLUSH_TIMEOUT: Final = 1.0
+"""Seconds that the end of the process may be delayed by a pipe that nobody reads."""
+
+_STDERR: Final = 2
+_BATCH_BYTES: Final = 1 << 16
+_MAX_REASON_BYTES: Final = 123  # RFC 6455 section 5.5: 125 bytes of payload, two of them the code
+_MAX_PEER_TEXT: Final = 512
+_FIRST_KEYS: Final = ("timestamp", "level", "event")
+
+
+class LineWriter:
+    """Writes lines to a file descriptor from a thread of its own. `write` never blocks and never raises.
+
+    It writes to a duplicate of the descriptor: if that were closed and its number reused for a socket,
+    the log would be written into somebody's connection.
+    """
+
+    def __init__(self, fd: int, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._dropped = 0
+        self._closed = False
+        try:
+            self._fd = os.dup(fd)
+        except OSError:
+            self._fd = -1  # closed from the start: every write fails with EBADF and is counted
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost so far, because the pipe was full for too long, closed or broken."""
+        return self._dropped
+
+    def write(self, line: str) -> None:
+        """Queue one line, without its newline."""
+        if self._closed or self._queue.qsize() >= self._capacity:
+            self._drop(1)
+        else:
+            self._queue.put(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    def close(self, timeout: float = FLUSH_TIMEOUT) -> None:
+        """Write what waits, for `timeout` seconds at most; later lines are dropped."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            lines, ending = self._take()
+            if not self._write_all(b"".join(lines)):
+                self._drop(len(lines))
+        with suppress(OSError):
+            os.close(self._fd)
+
+    def _take(self) -> tuple[list[bytes], bool]:
+        """Lines to be written at once, waiting for the first; and whether they are the last."""
+        lines: list[bytes] = []
+        size = 0
+        line = self._queue.get()
+        with suppress(Empty):
+            while line is not None:
+                lines.append(line)
+                size += len(line)
+                if size >= _BATCH_BYTES:
+                    return lines, False
+                line = self._queue.get_nowait()
+            return lines, True
+        return lines, False
+
+    def _write_all(self, data: bytes) -> bool:
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:  # somebody else made the shared terminal or pipe non-blocking
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                poll.poll()
+            except OSError:
+                return False
+        return True
+
+    def _drop(self, lines: int) -> None:
+        with self._lock:
+            self._dropped += lines
+
+
+class _Output:
+    """What structlog takes for the logger underneath: every level writes the rendered line."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = self.msg = writer.write
+
+
+class _Bridge(logging.Handler):
+    """Brings what libraries log with `logging` into the same lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # arguments that do not fit their format string
+            text = str(record.msg)
+        level = max(logging.DEBUG, record.levelno // 10 * 10)  # structlog knows no levels in between
+        structlog.get_logger().log(
+            min(level, logging.CRITICAL), text, logger=record.name, exc_info=record.exc_info or None
+        )
+
+
+_writer: LineWriter | None = None
+_dropped_before = 0
+
+
+def configure(level: str, format: str, fd: int = _STDERR) -> None:
+    """Send everything that is logged to `fd`, as JSON lines, or as text where `format` says so or fd is a terminal.
+
+    `level` is debug, info, warning or error, `format` auto, json or console.
+    May be called again; what was queued before is flushed first.
+    """
+    global _writer
+    shutdown()
+    terminal = os.isatty(fd)
+    console = format == "console" or (format == "auto" and terminal)
+    _writer = LineWriter(fd)
+    output = _Output(_writer)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            *((_printable, _console_renderer(terminal)) if console else (_json_line,)),
+        ],
+        logger_factory=lambda *_: output,
+        cache_logger_on_first_use=False,  # loggers must follow set_level and capture_logs
+    )
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Bridge)]:
+        root.removeHandler(handler)
+    root.addHandler(_Bridge())
+    logging.captureWarnings(True)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Change the least severity that is logged, from now on, for all loggers."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+    logging.getLogger().setLevel(level.upper())
+
+
+def dropped_lines() -> int:
+    """Lines that were lost since the process started, because the log's pipe was blocked or closed."""
+    return _dropped_before + (_writer.dropped if _writer else 0)
+
+
+def shutdown(timeout: float = FLUSH_TIMEOUT) -> None:
+    """Write what is queued, for `timeout` seconds at most; later lines are dropped. Done at exit by itself."""
+    global _writer, _dropped_before
+    if _writer is not None:
+        _writer.close(timeout)
+        _dropped_before += _writer.dropped
+        _writer = None
+
+
+atexit.register(shutdown)
+
+
+class CloseLog:
+    """The Sink that writes one canonical line for each WebSocket that ended, and a warning for each fault of ours."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger()
+
+    def emit(self, event: Event) -> None:
+        """Log a `Closed`, or a `StreamUnparsed` that was our own fault; other events are only counted."""
+        if isinstance(event, Closed):
+            self._log.info("websocket closed", **_close_fields(event))
+        elif isinstance(event, StreamUnparsed) and event.reason == "internal_error":
+            self._log.warning(
+                "internal fault: a connection is relayed unread from here on",
+                source=event.origin.source,
+                target=event.origin.target,
+            )
+
+
+def _close_fields(event: Closed) -> dict[str, Any]:
+    fields = {
+        "source": event.origin.source,
+        "target": event.origin.target,
+        "code": event.code,
+        "name": _code_name(event.code),
+        "class": event.close_class,
+        "initiator": event.initiator,
+        "reason": _cut_bytes(event.reason, _MAX_REASON_BYTES),
+        "duration": round(event.duration, 3),
+        **_traffic_fields("client_to_server", event.client_to_server),
+        **_traffic_fields("server_to_client", event.server_to_client),
+        "client": event.peer.address,
+        "host": _cut(event.peer.host),
+        "path": _cut(event.peer.path),
+        "user_agent": _cut(event.peer.user_agent),
+        "subprotocol": _cut(event.peer.subprotocol),
+    }
+    if event.transport_end is not None:
+        fields["transport_end_side"] = event.transport_end.side
+        fields["transport_end_kind"] = event.transport_end.kind
+    if event.wire_code is not None and str(event.wire_code) != event.code:
+        fields["wire_code"] = event.wire_code
+    return fields
+
+
+def _traffic_fields(direction: str, traffic: Traffic) -> dict[str, int]:
+    return {
+        f"{direction}_bytes": traffic.bytes,
+        f"{direction}_messages": traffic.messages,
+        f"{direction}_largest_message": traffic.largest_message,
+    }
+
+
+def _code_name(label: str) -> str:
+    entry = REGISTRY.get(int(label)) if label.isdecimal() else None
+    return entry.name if entry else ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_PEER_TEXT else text[: _MAX_PEER_TEXT - 3] + "..."
+
+
+def _cut_bytes(text: str, limit: int) -> str:
+    if len(text) <= limit // 4:  # no character takes more than four bytes
+        return text
+    data = text.encode("utf-8", "surrogatepass")
+    return text if len(data) <= limit else data[:limit].decode("utf-8", "ignore")
+
+
+# `ensure_ascii` escapes C1 controls, line separators, bidi controls and lone surrogates with everything else that is
+# not ASCII; the writer then has nothing to decide. DEL is the one control character that JSON leaves as it is.
+_encoder: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=repr)
+
+
+def _json_line(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    ordered = {key: event.pop(key) for key in _FIRST_KEYS if key in event} | dict(event)
+    try:
+        line = _encoder.encode(ordered)
+    except Exception:  # NaN, keys that are not text, circles, depth, a repr() that raises: never the relay's problem
+        line = _encoder.encode({_shown(key): _shown(value) for key, value in ordered.items()})
+    return line.replace("\x7f", "\\u007f")
+
+
+def _console_renderer(colors: bool) -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(
+        colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
+    )
+
+
+def _printable(_: object, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Escape what could forge a line or confuse a terminal: ConsoleRenderer prints text without spaces raw."""
+    traceback = event.pop("exception", None)
+    shown = {_escaped(_shown(key)): _escaped(_shown(value)) for key, value in event.items()}
+    if traceback is not None:
+        shown["exception"] = "\n".join(f"    {_escaped(line)}" for line in str(traceback).split("\n"))
+    return shown
+
+
+def _shown(value: object) -> str:
+    try:
+        return value if isinstance(value, str) else repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,1 @@
+"""Metrics: the catalogue of names, and the recorder that counts."""

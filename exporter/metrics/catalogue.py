@@ -1,0 +1,155 @@
+"""Every metric's name, type, help, labels and buckets: the only spelling of each.
+
+The recorder, the dashboards and `docs/metrics.md` are built from this table; alert rules are checked against it.
+`websocket_*` families carry the labels `source` and `target` first; `websocket_exporter_*` are about this process.
+Durations are seconds, sizes are bytes.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+MetricType = Literal["counter", "gauge", "histogram"]
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+ORIGIN_LABELS: Final = ("source", "target")
+
+HANDSHAKE_BOUNDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+CONNECTION_BOUNDS: Final = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0)
+SIZE_BOUNDS: Final = (128.0, *(float(KIB << n) for n in range(15)), float(64 * MIB))
+PING_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LAG_BOUNDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+
+REJECTED_STATUSES: Final = ("400", "401", "403", "404", "426", "429", "500", "502", "503", "504", "other")
+FAILED_STATUSES: Final = ("refused", "closed", "timeout")
+REFUSED_BY_EXPORTER_STATUSES: Final = ("limit", "draining")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric family. `labels` lists them in exposition order; `bounds` only for histograms, without +Inf."""
+
+    name: str
+    type: MetricType
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+def _connection(name: str, kind: MetricType, text: str, *labels: str, bounds: tuple[float, ...] = ()) -> Metric:
+    return Metric(name, kind, text, (*ORIGIN_LABELS, *labels), bounds)
+
+
+HANDSHAKES: Final = _connection(
+    "websocket_handshakes_total",
+    "counter",
+    "Opening handshakes attempted, by outcome (accepted, rejected, failed, refused_by_exporter) and status.",
+    "outcome",
+    "status",
+)
+HANDSHAKE_DURATION: Final = _connection(
+    "websocket_handshake_duration_seconds",
+    "histogram",
+    "Time from the complete request head to the complete response head of an opening handshake.",
+    bounds=HANDSHAKE_BOUNDS,
+)
+CONNECTIONS_ACTIVE: Final = _connection("websocket_connections_active", "gauge", "WebSocket connections open now.")
+CONNECTION_DURATION: Final = _connection(
+    "websocket_connection_duration_seconds",
+    "histogram",
+    "How long closed WebSocket connections had lived, from the 101 to the end of TCP.",
+    bounds=CONNECTION_BOUNDS,
+)
+CLOSES: Final = _connection(
+    "websocket_closes_total",
+    "counter",
+    "WebSocket connections closed, each exactly once, by the first Close frame's code, its class and who sent it.",
+    "code",
+    "class",
+    "initiator",
+)
+TRANSPORT_ENDS: Final = _connection(
+    "websocket_transport_ends_total",
+    "counter",
+    "How TCP ended under WebSocket connections, by the side that ended it first (a detail: racy for some peers).",
+    "side",
+    "kind",
+)
+CLOSE_CODE_INFO: Final = Metric(
+    "websocket_close_code_info", "gauge", "Names of the close codes; always 1.", ("code", "name")
+)
+TARGET_CREATED: Final = _connection(
+    "websocket_target_created_timestamp_seconds", "gauge", "Unix time at which this target's counters began."
+)
+MESSAGE_SIZE: Final = _connection(
+    "websocket_message_size_bytes",
+    "histogram",
+    "Payload bytes on the wire of each complete message, fragments summed; compressed messages apart.",
+    "direction",
+    "compressed",
+    bounds=SIZE_BOUNDS,
+)
+PING_RTT: Final = _connection(
+    "websocket_ping_rtt_seconds",
+    "histogram",
+    "Time from a Ping to the matching Pong, by the side that answered.",
+    "peer",
+    bounds=PING_BOUNDS,
+)
+
+BUILD_INFO: Final = Metric("websocket_exporter_build_info", "gauge", "The exporter's version; always 1.", ("version",))
+UNPARSED_STREAMS: Final = Metric(
+    "websocket_exporter_unparsed_streams_total",
+    "counter",
+    "Tapped connections relayed without being understood, by reason.",
+    ("reason",),
+)
+FRAME_ANOMALIES: Final = Metric(
+    "websocket_exporter_frame_anomalies_total",
+    "counter",
+    "Frames relayed although RFC 6455 forbids them, by kind.",
+    ("kind",),
+)
+LABEL_OVERFLOW: Final = Metric(
+    "websocket_exporter_label_overflow_total",
+    "counter",
+    "Values folded into other, 3xxx or 4xxx to keep labels bounded, by label.",
+    ("label",),
+)
+HTTP_ERRORS: Final = Metric(
+    "websocket_exporter_http_errors_total",
+    "counter",
+    "Requests to the exporter's own listeners answered with an error, by error token.",
+    ("error",),
+)
+TAP_BUFFERED: Final = Metric(
+    "websocket_exporter_tap_buffered_bytes", "gauge", "Bytes the tap holds for peers that do not read."
+)
+LOG_LINES_DROPPED: Final = Metric(
+    "websocket_exporter_log_lines_dropped_total",
+    "counter",
+    "Log lines lost because the log's pipe was blocked or closed.",
+)
+LOOP_LAG: Final = Metric(
+    "websocket_exporter_event_loop_lag_seconds",
+    "histogram",
+    "How much later than asked the event loop woke up.",
+    (),
+    LAG_BOUNDS,
+)
+RELOAD_SUCCESSFUL: Final = Metric(
+    "websocket_exporter_config_last_reload_successful",
+    "gauge",
+    "1 if the configuration was last loaded without a fault, else 0.",
+)
+RELOAD_SUCCESS_TIME: Final = Metric(
+    "websocket_exporter_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "Unix time of the last load of the configuration without a fault.",
+)
+
+METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""Every family, in the order above, which is also the order of exposition."""
+
+BY_NAME: Final[dict[str, Metric]] = {metric.name: metric for metric in METRICS}

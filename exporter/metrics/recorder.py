@@ -1,0 +1,209 @@
+"""The Sink that counts, and the one writer of every metric. It never touches a socket."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+
+from exporter import __version__
+from exporter.closecodes import FOLDED, REGISTRY, Vocabulary
+from exporter.events import (
+    ANOMALY_KINDS,
+    DIRECTIONS,
+    SIDES,
+    UNPARSED_REASONS,
+    AnomalySeen,
+    Closed,
+    Event,
+    HandshakeEnded,
+    Origin,
+    PingAnswered,
+    StreamUnparsed,
+)
+from exporter.metrics import catalogue
+from exporter.metrics.series import Histogram, LabelValues, Values, histogram_family
+from exporter.wire.sizes import DirectionSizes, MessageSizes
+from exporter.wire.websocket import Watch
+
+_TRANSPORT_KINDS: Final = ("fin", "reset")
+
+
+class MessageSizeSeries:
+    """The message size histogram: frame meters fill its buckets, here they are only read."""
+
+    def __init__(self) -> None:
+        self.metric: Final = catalogue.MESSAGE_SIZE
+        self.series: dict[LabelValues, MessageSizes] = {}
+
+    def born(self, origin: Origin, direction: str) -> DirectionSizes:
+        """The shared buckets of one direction of one target, at 0 unless they exist."""
+        plain, compressed = (
+            self.series.setdefault((origin.source, origin.target, direction, value), MessageSizes())
+            for value in ("false", "true")
+        )
+        return DirectionSizes(plain, compressed)
+
+    def copy(self) -> "MessageSizeSeries":
+        """This moment's values, on their own."""
+        other = MessageSizeSeries()
+        other.series = {labels: sizes.copy() for labels, sizes in self.series.items()}
+        return other
+
+    def family(self) -> Family:
+        """The metric family for prometheus_client."""
+        return histogram_family(
+            self.metric,
+            (
+                (labels, [*counts, count], float(total))
+                for labels, sizes in self.series.items()
+                for counts, count, total in (sizes.cumulative(self.metric.bounds),)
+            ),
+        )
+
+
+class Recorder(Collector):
+    """Counts events into the catalogue's families, and gives them to prometheus_client as a custom Collector.
+
+    `now` is the wall clock, in Unix seconds. `error_tokens` are those of the exporter's own listeners.
+    `buffered_bytes` and `dropped_lines` are asked at each scrape.
+    """
+
+    def __init__(self, now: Callable[[], float], error_tokens: Iterable[str] = ()) -> None:
+        self._now = now
+        self._families: dict[str, Values | Histogram | MessageSizeSeries] = {}
+        self._handshakes = self._values(catalogue.HANDSHAKES)
+        self._handshake_duration = self._histogram(catalogue.HANDSHAKE_DURATION)
+        self._active = self._values(catalogue.CONNECTIONS_ACTIVE)
+        self._connection_duration = self._histogram(catalogue.CONNECTION_DURATION)
+        self._closes = self._values(catalogue.CLOSES)
+        self._transport_ends = self._values(catalogue.TRANSPORT_ENDS)
+        self._code_info = self._values(catalogue.CLOSE_CODE_INFO)
+        self._created = self._values(catalogue.TARGET_CREATED)
+        self._message_sizes = self._families[catalogue.MESSAGE_SIZE.name] = MessageSizeSeries()
+        self._ping_rtt = self._histogram(catalogue.PING_RTT)
+        self._build_info = self._values(catalogue.BUILD_INFO)
+        self._unparsed = self._values(catalogue.UNPARSED_STREAMS)
+        self._anomalies = self._values(catalogue.FRAME_ANOMALIES)
+        self._overflow = self._values(catalogue.LABEL_OVERFLOW)
+        self._http_errors = self._values(catalogue.HTTP_ERRORS)
+        self._buffered = self._values(catalogue.TAP_BUFFERED)
+        self._loop_lag = self._histogram(catalogue.LOOP_LAG)
+        self._reload_successful = self._values(catalogue.RELOAD_SUCCESSFUL)
+        self._reload_time = self._values(catalogue.RELOAD_SUCCESS_TIME)
+        self._log_lines_dropped = self._values(catalogue.LOG_LINES_DROPPED)
+        self.buffered_bytes: Callable[[], int] = lambda: 0
+        self.dropped_lines: Callable[[], int] = lambda: 0
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            HandshakeEnded: self._handshake_ended,
+            Closed: self._closed,
+            PingAnswered: self._ping_answered,
+            AnomalySeen: self._anomaly_seen,
+            StreamUnparsed: self._stream_unparsed,
+        }
+        self._born(error_tokens)
+
+    def emit(self, event: Event) -> None:
+        """Count one event."""
+        self._handlers[type(event)](event)
+
+    def watch(self, origin: Origin, vocabulary: Vocabulary) -> Watch:
+        """Let every series of `origin` exist at 0, and give its sources what they fill themselves."""
+        labels = (origin.source, origin.target)
+        for code in vocabulary.labels():
+            for side in SIDES:
+                self._closes.born(*labels, code, vocabulary.close_class(code), side)
+        for outcome, statuses in (
+            ("accepted", ("101",)),
+            ("rejected", catalogue.REJECTED_STATUSES),
+            ("failed", catalogue.FAILED_STATUSES),
+            ("refused_by_exporter", catalogue.REFUSED_BY_EXPORTER_STATUSES),
+        ):
+            for status in statuses:
+                self._handshakes.born(*labels, outcome, status)
+        for side in SIDES:
+            self._ping_rtt.born(*labels, side)
+            for kind in _TRANSPORT_KINDS:
+                self._transport_ends.born(*labels, side, kind)
+        self._active.born(*labels)
+        self._handshake_duration.born(*labels)
+        self._connection_duration.born(*labels)
+        if labels not in self._created.values:
+            self._created.set(self._now(), *labels)
+        client_to_server, server_to_client = (self._message_sizes.born(origin, direction) for direction in DIRECTIONS)
+        return Watch(origin, vocabulary, client_to_server, server_to_client)
+
+    def http_error(self, token: str) -> None:
+        """Count a request to one of the exporter's own listeners that was answered with the error `token`."""
+        self._http_errors.add(token)
+
+    def loop_woke(self, late: float) -> None:
+        """Count how many seconds later than asked the event loop woke up."""
+        self._loop_lag.observe(late)
+
+    def config_loaded(self, *, successful: bool) -> None:
+        """Note how the last load of the configuration went."""
+        self._reload_successful.set(float(successful))
+        if successful:
+            self._reload_time.set(self._now())
+
+    def collect(self) -> Iterator[Family]:
+        """The families of this very moment. Each is built when it is asked for, so that rendering can pause."""
+        self._buffered.set(self.buffered_bytes())
+        self._log_lines_dropped.set(self.dropped_lines())
+        moment = [series.copy() for series in self._families.values()]
+        return (series.family() for series in moment)
+
+    def _values(self, metric: catalogue.Metric) -> Values:
+        series = Values(metric)
+        self._families[metric.name] = series
+        return series
+
+    def _histogram(self, metric: catalogue.Metric) -> Histogram:
+        series = Histogram(metric)
+        self._families[metric.name] = series
+        return series
+
+    def _born(self, error_tokens: Iterable[str]) -> None:
+        for code, entry in REGISTRY.items():
+            self._code_info.set(1.0, str(code), entry.name)
+        self._build_info.set(1.0, __version__)
+        for reason in UNPARSED_REASONS:
+            self._unparsed.born(reason)
+        for kind in ANOMALY_KINDS:
+            self._anomalies.born(kind)
+        for label in ("code", "status"):
+            self._overflow.born(label)
+        for token in error_tokens:
+            self._http_errors.born(token)
+        self._loop_lag.born()
+        self.config_loaded(successful=True)
+
+    def _handshake_ended(self, event: HandshakeEnded) -> None:
+        labels = (event.origin.source, event.origin.target)
+        self._handshakes.add(*labels, event.outcome, event.status)
+        if event.outcome == "accepted":
+            self._active.add(*labels)
+        if event.status == "other":
+            self._overflow.add("status")
+        if event.duration is not None:
+            self._handshake_duration.observe(event.duration, *labels)
+
+    def _closed(self, event: Closed) -> None:
+        labels = (event.origin.source, event.origin.target)
+        self._closes.add(*labels, event.code, event.close_class, event.initiator)
+        self._active.add(*labels, by=-1.0)
+        self._connection_duration.observe(event.duration, *labels)
+        if event.code in FOLDED:
+            self._overflow.add("code")
+        if event.transport_end is not None:
+            self._transport_ends.add(*labels, event.transport_end.side, event.transport_end.kind)
+
+    def _ping_answered(self, event: PingAnswered) -> None:
+        self._ping_rtt.observe(event.rtt, event.origin.source, event.origin.target, event.peer)
+
+    def _anomaly_seen(self, event: AnomalySeen) -> None:
+        self._anomalies.add(event.kind)
+
+    def _stream_unparsed(self, event: StreamUnparsed) -> None:
+        self._unparsed.add(event.reason)

@@ -1,0 +1,308 @@
+"""uvicorn's httptools protocol, made fit for strangers: bounded requests, deadlines, and one error shape below HTTP."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import httptools
+from starlette.types import Scope
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from exporter.web.errors import ErrorAnswers, ErrorToken
+
+LINGERING: Final = 64
+"""Connections that may linger at a time after an error; file descriptors are the relay's to use."""
+
+_HOST: Final = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)  # RFC 3986 section 3.2.2, loosely
+_DELIVERED: Final = "websocket_exporter.delivered"
+
+_State = Literal["head", "body", "answer"]
+"""What the connection is waiting for: a head (or anything at all), the rest of a body, or the application."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one listener takes; sizes in bytes, times in seconds."""
+
+    connections: int = 512
+    head: int = 16 * 1024
+    fields: int = 100
+    uri: int = 8 * 1024
+    body: int = 16 * 1024
+    """Of a request's body as it stands on the wire, chunk sizes and trailers included."""
+    head_time: float = 10.0
+    """From the first byte of a head (of a connection's first one: from the connection) to its end."""
+    body_stall: float = 10.0
+    write_stall: float = 30.0
+    """For a client to take what it was sent."""
+    idle: int = 75
+    """Between requests: longer than scrapes are usually apart, so that they can share a connection."""
+    linger: float = 1.0
+
+
+@dataclass(slots=True)
+class Door:
+    """What the connections of one listener share."""
+
+    limits: Limits
+    answers: ErrorAnswers
+    lingering: set["GuardedProtocol"] = field(default_factory=set)
+
+
+def delivered(scope: Scope) -> bool:
+    """Whether the answer to this request has been handed, whole, to a connection that was up in both directions."""
+    return _DELIVERED in scope["state"]
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection, on which one request is handled at a time.
+
+    A request that comes before its predecessor is answered ends the connection after that answer: RFC 9112 section
+    9.3.2 allows it, no scraper pipelines, and nothing queues up.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        door: Door,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._door = door
+        self._limits = door.limits
+        self._reading = _Deadline(self.loop)
+        self._writing = _Deadline(self.loop)
+        self._state: _State = "head"
+        self._room = self._limits.head  # bytes that this head or body may still take
+        self._room_renewed = False
+        self._fault: ErrorToken = "bad_request"
+        self._deaf = False
+        self._half_closed = False
+
+    # The transport's callbacks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of the first request, or turn the client away."""
+        super().connection_made(transport)
+        # Whatever a client leaves unread then counts as a pause, and runs into the time limit for writing.
+        transport.set_write_buffer_limits(high=0)
+        if len(self.connections) - len(self._door.lingering) > self._limits.connections:
+            self._refuse("overloaded")
+        else:
+            self._reading.set(self._limits.head_time, self._too_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything that would keep this connection in memory."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._reading.clear()
+        self._writing.clear()
+        self._door.lingering.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse no more at once than the head or body under way may still take."""
+        if self._deaf:
+            return
+        self._unset_keepalive_if_required()
+        if self._state == "head":
+            self._reading.set_unless_running(self._limits.head_time, self._too_late)
+        while data and not self._deaf:
+            piece, data = data[: self._room], data[self._room :]
+            self._feed(piece)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that only half-closes still gets the answer under way; one that has left looks just the same."""
+        if self._state != "answer":
+            return False
+        self._half_closed = True
+        self._make_last()
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not take what it was sent: it has so long to do so."""
+        super().pause_writing()
+        self._writing.set(self._limits.write_stall, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client took everything."""
+        super().resume_writing()
+        self._writing.clear()
+
+    def shutdown(self) -> None:
+        """The server stops: end after the answer under way, or now."""
+        if self._state == "answer":
+            self._make_last()
+        else:
+            self.transport.close()
+
+    # The parser's callbacks; what they raise ends the parsing
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        if self._state == "answer":
+            self._make_last()
+            raise _Stop
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request target."""
+        super().on_url(url)
+        if len(self.url) > self._limits.uri:
+            self._fail("uri_too_long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field; trailers are dropped (RFC 9110 section 6.5.1), they would pass for fields of the head."""
+        if self._state == "body":
+            return
+        super().on_header(name, value)
+        if len(self.headers) > self._limits.fields:
+            self._fail("head_too_large")
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: judge it, then have the request handled."""
+        fault = head_fault(self.parser.get_http_version(), self.headers, self._limits.body)
+        if fault:
+            self._fail(fault)
+        super().on_headers_complete()
+        self._state = "body"
+        self._renew_room(self._limits.body)
+        self._reading.set(self._limits.body_stall, self._too_late)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        super().on_body(body)
+        self._reading.set(self._limits.body_stall, self._too_late)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        super().on_message_complete()
+        self._state = "head" if self.cycle.response_complete else "answer"
+        self._renew_room(self._limits.head)
+        self._reading.clear()
+
+    # Endings
+
+    def on_response_complete(self) -> None:
+        """The whole answer has been handed to the transport."""
+        if not self._half_closed:
+            self.scope["state"][_DELIVERED] = True
+        if self._state == "answer":
+            self._state = "head"
+        super().on_response_complete()
+
+    def _feed(self, piece: bytes) -> None:
+        self._room_renewed = False
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            # The request is answered as if it had not asked. What follows may be another protocol, or a body that the
+            # parser took for none: nothing to be read as a request.
+            self._make_last()
+        except httptools.HttpParserError:
+            if not self._deaf:
+                self._refuse(self._fault)
+        else:
+            if not self._room_renewed:
+                self._room -= len(piece)
+            if not self._room:
+                self._refuse("body_too_large" if self._state == "body" else "head_too_large")
+
+    def _renew_room(self, room: int) -> None:
+        self._room = room
+        self._room_renewed = True
+
+    def _fail(self, token: ErrorToken) -> None:
+        self._fault = token
+        raise _Stop
+
+    def _too_late(self) -> None:
+        if self._state == "head" and self._room == self._limits.head:
+            self.transport.close()  # a connection on which nothing was asked
+        else:
+            self._refuse("request_timeout")
+
+    def _make_last(self) -> None:
+        """Hear no more, and close after the answer under way."""
+        self._deaf = True
+        self.cycle.keep_alive = False
+        if self.cycle.response_complete:
+            self.transport.close()
+
+    def _refuse(self, token: ErrorToken) -> None:
+        """Answer an error instead of handling the request, and close."""
+        self._deaf = True
+        if self._state != "head":
+            if self.cycle.response_started:
+                self._make_last()  # too late to answer anything else
+                return
+            # The application may wait for a body that it will not get.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(self._door.answers.raw(token, self.server_state.default_headers))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Half-close, and read on for a moment.
+
+        A close with unread bytes makes the kernel send an RST, which can take the answer away from the client
+        (RFC 9112 section 9.6).
+        """
+        if len(self._door.lingering) >= LINGERING:
+            self.transport.close()
+            return
+        self._door.lingering.add(self)
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self._reading.set(self._limits.linger, self.transport.close)
+
+
+def head_fault(version: str, fields: list[tuple[bytes, bytes]], body_limit: int) -> ErrorToken | None:
+    """What is wrong with a head that the parser found well-formed.
+
+    RFC 9112 section 3.2: one Host field, which HTTP/1.0 may lack; section 6.1: no Transfer-Encoding in HTTP/1.0.
+    """
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        values.setdefault(name, []).append(value)
+    hosts = values.get(b"host", [])
+    if version not in ("1.0", "1.1") or len(hosts) > 1 or not all(map(_HOST.fullmatch, hosts)):
+        return "bad_request"
+    if version == "1.1" and not hosts:
+        return "bad_request"
+    if version == "1.0" and b"transfer-encoding" in values:
+        return "bad_request"
+    if any(int(length) > body_limit for length in values.get(b"content-length", [])):
+        return "body_too_large"
+    return None
+
+
+class _Stop(Exception):
+    """Ends the parsing: what has to be done is done, or noted."""
+
+
+class _Deadline:
+    """One thing to do unless it is called off in time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, delay: float, then: Callable[[], None]) -> None:
+        self.clear()
+        self._handle = self._loop.call_later(delay, then)
+
+    def set_unless_running(self, delay: float, then: Callable[[], None]) -> None:
+        if self._handle is None:
+            self.set(delay, then)
+
+    def clear(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None

@@ -1,0 +1,1 @@
+"""The wire floor: bytes in, events out. No sockets, and no clock of its own."""

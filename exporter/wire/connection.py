@@ -1,0 +1,158 @@
+"""One observed connection, whatever it turns out to speak: both directions, and how TCP ended."""
+
+from collections.abc import Callable
+from typing import Final
+
+from exporter.events import (
+    EndKind,
+    HandshakeEnded,
+    HandshakeOutcome,
+    Initiator,
+    Origin,
+    Peer,
+    Sink,
+    StreamUnparsed,
+    TransportEnd,
+    UnparsedReason,
+)
+from exporter.wire.upgrade import HttpConversation, UpgradeRequest, UpgradeResponse
+from exporter.wire.websocket import Watch, WebSocket
+
+Consumer = Callable[[bytes], None]
+
+REJECTED_STATUSES: Final = (400, 401, 403, 404, 426, 429, 500, 502, 503, 504)
+"""HTTP statuses that are a label value of their own; any other is `other`."""
+
+
+def status_label(status: int) -> str:
+    """The bounded label of the HTTP status that rejected a handshake."""
+    return str(status) if status in REJECTED_STATUSES else "other"
+
+
+def _ignore(data: bytes) -> None:
+    """Take bytes that are not understood."""
+
+
+class ConnectionObserver:
+    """Turns what passes on one connection into events: each handshake answered, each WebSocket closed once.
+
+    `from_client` and `from_server` take each side's bytes in the order they passed. They are attributes, replaced as
+    the connection turns from HTTP into a WebSocket or into something not understood, so that a message costs no
+    dispatch. `choose` finds what to watch for an opening handshake; a stream that never gets so far is `origin`'s.
+    """
+
+    __slots__ = (
+        "_address",
+        "_choose",
+        "_clock",
+        "_end",
+        "_http",
+        "_origin",
+        "_pending",
+        "_sink",
+        "_unparsed",
+        "_websocket",
+        "from_client",
+        "from_server",
+    )
+
+    def __init__(
+        self,
+        choose: Callable[[UpgradeRequest], Watch],
+        *,
+        origin: Origin,
+        sink: Sink,
+        clock: Callable[[], float],
+        address: str = "",
+    ) -> None:
+        self._choose = choose
+        self._origin = origin
+        self._sink = sink
+        self._clock = clock
+        self._address = address
+        self._pending: tuple[UpgradeRequest, Watch, float] | None = None
+        self._websocket: WebSocket | None = None
+        self._end: TransportEnd | None = None
+        self._unparsed = False
+        self._http: HttpConversation | None = HttpConversation(self)
+        self.from_client: Consumer = self._http.from_client
+        self.from_server: Consumer = self._http.from_server
+
+    @property
+    def awaiting_answer(self) -> bool:
+        """Whether a request has passed and is not answered yet."""
+        return self._http is not None and self._http.awaiting_answer
+
+    def transport_ended(self, side: Initiator, kind: EndKind) -> None:
+        """Learn that `side` ended its half of TCP. The first to do so is remembered."""
+        if self._end is None:
+            self._end = TransportEnd(side, kind)
+
+    def unanswered(self, outcome: HandshakeOutcome, status: str) -> None:
+        """Settle an opening handshake that the service will not answer; without one nothing happens."""
+        if self._pending is not None:
+            _, watch, _ = self._pending
+            self._pending = None
+            self._sink.emit(HandshakeEnded(watch.origin, outcome, status))
+
+    def finish(self) -> None:
+        """The connection is over in both directions: emit what is still owed. Calling it again does nothing."""
+        if self._websocket is not None:
+            websocket, self._websocket = self._websocket, None
+            self._sink.emit(websocket.closed(self._end, unparsed=self._unparsed))
+        elif self._http is not None and self._http.incomplete:
+            self.unparsed("incomplete_head")
+        # Who gave up first tells an overloaded service from one that dropped the connection.
+        gave_up = self._end is not None and self._end.side == "client"
+        self.unanswered("failed", "timeout" if gave_up else "closed")
+        self._ignore_all()
+
+    def fail(self) -> None:
+        """Stop following after a fault of our own: the stream is relayed on, and a WebSocket's end is `unknown`."""
+        self._unparsed = True
+        self.unparsed("internal_error")
+
+    # What the HTTP conversation found (upgrade.UpgradeListener).
+
+    def upgrade_requested(self, request: UpgradeRequest) -> None:
+        """An opening handshake has passed."""
+        self._pending = (request, self._choose(request), self._clock())
+
+    def upgrade_rejected(self, status: int) -> None:
+        """The opening handshake got an answer that makes no WebSocket."""
+        self._answered("rejected", status_label(status))
+
+    def upgraded(self, request: UpgradeRequest, response: UpgradeResponse, early: bytes, rest: bytes) -> None:
+        """From here on the connection is a WebSocket."""
+        watch = self._answered("accepted", "101")
+        if watch is None:
+            return
+        peer = Peer(self._address, request.host, request.path, request.user_agent, response.subprotocol)
+        websocket = WebSocket(watch, peer, deflate=response.deflate, sink=self._sink, clock=self._clock)
+        self._websocket = websocket
+        self._http = None
+        self.from_client = websocket.client.feed
+        self.from_server = websocket.server.feed
+        if early:
+            self.from_client(early)
+        if rest:
+            self.from_server(rest)
+
+    def unparsed(self, reason: UnparsedReason) -> None:
+        """The connection is not understood from here on."""
+        self._sink.emit(StreamUnparsed(self._origin, reason))
+        self._pending = None  # how a handshake on it went is not known
+        self._ignore_all()
+
+    def _answered(self, outcome: HandshakeOutcome, status: str) -> Watch | None:
+        if self._pending is None:
+            return None
+        _, watch, requested = self._pending
+        self._pending = None
+        self._sink.emit(HandshakeEnded(watch.origin, outcome, status, self._clock() - requested))
+        return watch
+
+    def _ignore_all(self) -> None:
+        self._http = None
+        self.from_client = _ignore
+        self.from_server = _ignore

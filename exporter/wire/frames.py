@@ -1,0 +1,308 @@
+"""The frame meter: walks the frame headers of one direction of a WebSocket (RFC 6455 section 5).
+
+It never sees more of a payload than it must: message payloads are skipped by their length, control payloads
+(at most 125 bytes) are unmasked and handed on. It counts what peers really send: a frame the RFC forbids is an
+anomaly to report, and its length is believed, so that the stream never loses sync.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from exporter.events import AnomalyKind, Side
+from exporter.wire.sizes import SHORTEST_EXTENDED, SMALL_SLOTS, TOTAL_SLOT, DirectionSizes
+
+FIN: Final = 0x80
+RSV1: Final = 0x40
+RSV: Final = 0x70
+OPCODE: Final = 0x0F
+CONTROL_BIT: Final = 0x08
+CONTINUATION: Final = 0x0
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+MASK: Final = 0x80
+LENGTH: Final = 0x7F
+LENGTH_16: Final = 126
+LENGTH_64: Final = 127
+MASKING_KEY: Final = 4
+LONGEST_CONTROL: Final = 125
+
+_ALL_SLOW: Final[list[list[int] | None]] = [None] * 256
+_HELD: Final = -1
+
+
+def _steps(side: Side) -> list[int]:
+    """Bytes from one frame to the next by second header byte: short frames with `side`'s proper masking, else 0."""
+    mask, header = (MASK, 2 + MASKING_KEY) if side == "client" else (0, 2)
+    steps = [0] * 256
+    steps[mask : mask + SHORTEST_EXTENDED] = range(header, header + SHORTEST_EXTENDED)
+    return steps
+
+
+_STEPS: Final[dict[Side, list[int]]] = {"client": _steps("client"), "server": _steps("server")}
+_SECOND_16: Final[dict[Side, int]] = {"client": MASK | LENGTH_16, "server": LENGTH_16}
+_HEADER_16: Final[dict[Side, int]] = {"client": 4 + MASKING_KEY, "server": 4}
+
+
+def unmask(payload: bytes, key: bytes) -> bytes:
+    """XOR `payload` with the repeated four-byte masking `key` (RFC 6455 section 5.3)."""
+    size = len(payload)
+    stream = (key * (size // MASKING_KEY + 1))[:size]
+    return (int.from_bytes(payload) ^ int.from_bytes(stream)).to_bytes(size)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFrame:
+    """The body of a Close frame (RFC 6455 section 5.5.1).
+
+    `code` is None when the body is empty or malformed (one byte, or over 125). Bytes of `reason` that are no UTF-8
+    are replaced.
+    """
+
+    code: int | None
+    reason: str = ""
+    malformed: bool = False
+
+
+def parse_close(payload: bytes | None) -> CloseFrame:
+    """Read a Close frame's unmasked payload; None stands for one longer than the RFC allows."""
+    if payload is None or len(payload) == 1:
+        return CloseFrame(None, malformed=True)
+    if not payload:
+        return CloseFrame(None)
+    return CloseFrame(int.from_bytes(payload[:2]), payload[2:].decode("utf-8", "replace"))
+
+
+class FrameListener(Protocol):
+    """Who hears what the meter of one direction found."""
+
+    def control_frame(self, side: Side, opcode: int, payload: bytes | None) -> None:
+        """`side` sent a control frame; `payload` is unmasked, None where it is longer than the RFC allows."""
+        ...
+
+    def anomaly(self, side: Side, kind: AnomalyKind) -> None:
+        """`side` sent a frame that the RFC forbids."""
+        ...
+
+
+class FrameMeter:
+    """Counts the messages of one direction and reports its control frames and anomalies.
+
+    Feed it every byte that `side` sent after the handshake, in any split. `bytes`, `messages` and `largest_message`
+    are this connection's own; sizes also go to `sizes`, which the connections of one series share.
+    """
+
+    __slots__ = (
+        "_compressed",
+        "_deflate",
+        "_fragments",
+        "_held",
+        "_in_message",
+        "_listener",
+        "_pending",
+        "_rows",
+        "_side",
+        "_sizes",
+        "_skip",
+        "bytes",
+        "closed",
+        "largest_message",
+        "messages",
+    )
+
+    def __init__(self, side: Side, sizes: DirectionSizes, *, deflate: bool, listener: FrameListener) -> None:
+        self._side: Side = side
+        self._sizes = sizes
+        self._deflate = deflate
+        self._listener = listener
+        self._rows = sizes.by_first_byte_deflate if deflate else sizes.by_first_byte
+        self._held = b""  # a frame header or control frame that has not passed completely
+        self._skip = 0  # bytes until the frame under way has passed
+        self._pending = -1  # the message that the frame under way completes; -1 if it completes none
+        self._in_message = False  # between a message's first fragment and its last
+        self._fragments = 0  # declared bytes of those fragments
+        self._compressed = False
+        self.bytes = 0
+        self.messages = 0
+        self.largest_message = 0
+        self.closed = False
+
+    @property
+    def unfinished(self) -> int:
+        """Declared bytes of the message under way, fragments before it included; 0 when there is none."""
+        if self._skip and self._pending >= 0:
+            return self._pending
+        return self._fragments if self._in_message else 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of this direction. The cost of a payload does not grow with its length."""
+        self.bytes += len(data)
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        end = len(data)
+        pos = self._skip
+        if pos > end:
+            self._skip = pos - end
+            return
+        if pos:
+            self._skip = 0
+            self._message_passed()
+        while pos < end:
+            pos = self._run(data, pos, end)
+            if pos >= end:
+                return
+            pos = self._frame(data, pos, end)
+            if pos == _HELD:
+                return
+
+    def _run(self, data: bytes, pos: int, end: int) -> int:
+        """Count a run of unfragmented data frames under 64 KiB; stop before the first of any other kind.
+
+        This is the hot path: no call and no attribute for a message. Returns where the run ended, `end` or more
+        when all was taken.
+        """
+        side = self._side
+        rows = self._rows
+        steps = _STEPS[side]
+        second_16 = _SECOND_16[side]
+        header_16 = _HEADER_16[side]
+        last = end - 1
+        messages = 0
+        top = 0
+        while pos < last:
+            row = rows[data[pos]]
+            if row is None:
+                break
+            second = data[pos + 1]
+            step = steps[second]
+            if step:
+                pos += step
+                if pos > end:
+                    self._begin(second & LENGTH, row, pos - end)
+                    break
+                row[second] += 1
+                if second > top:
+                    top = second
+            elif second == second_16 and pos + header_16 <= end:
+                size = data[pos + 2] << 8 | data[pos + 3]
+                if size < SHORTEST_EXTENDED:
+                    break
+                pos += header_16 + size
+                if pos > end:
+                    self._begin(size, row, pos - end)
+                    break
+                row[SMALL_SLOTS + (size - 1).bit_length()] += 1
+                row[TOTAL_SLOT] += size
+                if size > self.largest_message:
+                    self.largest_message = size
+            else:
+                break
+            messages += 1
+        self.messages += messages
+        if top & LENGTH > self.largest_message:
+            self.largest_message = top & LENGTH
+        return pos
+
+    def _begin(self, size: int, row: list[int], skip: int) -> None:
+        """An unfragmented message of `size` bytes will be complete after `skip` more bytes of the stream."""
+        self._pending = size
+        self._skip = skip
+        self._compressed = row is self._sizes.compressed.slots
+
+    def _message_passed(self) -> None:
+        """The frame under way has passed: count the message it completed, if it did."""
+        size = self._pending
+        if size < 0:
+            return
+        self._pending = -1
+        (self._sizes.compressed if self._compressed else self._sizes.plain).add(size)
+        self.messages += 1
+        if size > self.largest_message:
+            self.largest_message = size
+
+    def _frame(self, data: bytes, pos: int, end: int) -> int:
+        """Take one frame of any kind. Returns the position behind it, or _HELD if it must wait for more bytes."""
+        payload = pos + 2
+        length = data[pos + 1] & LENGTH if payload <= end else 0
+        extended = 0 if length < LENGTH_16 else 2 if length == LENGTH_16 else 8
+        payload += extended
+        if payload <= end and extended:
+            length = int.from_bytes(data[payload - extended : payload])
+        if payload <= end and data[pos + 1] & MASK:
+            payload += MASKING_KEY
+        short_control = data[pos] & CONTROL_BIT and length <= LONGEST_CONTROL
+        if payload + (length if short_control else 0) > end:
+            self._held = data[pos:]
+            return _HELD
+        after = payload + length
+        masked = bool(data[pos + 1] & MASK)
+        self._check(data[pos], masked, length, extended)
+        if self.closed and data[pos] & OPCODE not in (PING, PONG):
+            self._after_close(data[pos] & OPCODE)
+        elif not data[pos] & CONTROL_BIT:
+            self._data_frame(data[pos], length)
+        elif data[pos] & OPCODE <= PONG:
+            key = data[payload - MASKING_KEY : payload]
+            body = data[payload:after] if short_control else None
+            self._control_frame(data[pos] & OPCODE, unmask(body, key) if body and masked else body)
+        if after > end:
+            self._skip = after - end
+        else:
+            self._message_passed()
+        return after
+
+    def _check(self, first: int, masked: bool, length: int, extended: int) -> None:
+        """Report what RFC 6455 section 5 forbids of a frame header, whatever came before it."""
+        opcode = first & OPCODE
+        rsv = first & RSV
+        if masked != (self._side == "client"):
+            self._listener.anomaly(self._side, "wrong_masking")
+        if rsv and not (rsv == RSV1 and self._deflate and 0 < opcode < CONTROL_BIT):
+            self._listener.anomaly(self._side, "rsv_without_extension")
+        if BINARY < opcode < CLOSE or opcode > PONG:
+            self._listener.anomaly(self._side, "reserved_opcode")
+        if opcode & CONTROL_BIT and not first & FIN:
+            self._listener.anomaly(self._side, "fragmented_control")
+        if opcode & CONTROL_BIT and length > LONGEST_CONTROL:
+            self._listener.anomaly(self._side, "oversized_control")
+        if length >= 1 << 63 or (extended and length < (SHORTEST_EXTENDED if extended == 2 else 1 << 16)):
+            self._listener.anomaly(self._side, "illegal_length")
+
+    def _after_close(self, opcode: int) -> None:
+        """A side that sent Close must send no data any more (RFC 6455 section 5.5.1): nothing of it is counted.
+
+        Pings it must go on answering until it has received a Close itself (section 5.5.2).
+        """
+        self._listener.anomaly(self._side, "second_close" if opcode == CLOSE else "data_after_close")
+
+    def _control_frame(self, opcode: int, payload: bytes | None) -> None:
+        if opcode == CLOSE:
+            self.closed = True
+            self._rows = _ALL_SLOW
+        self._listener.control_frame(self._side, opcode, payload)
+
+    def _data_frame(self, first: int, length: int) -> None:
+        """Follow fragmentation (RFC 6455 section 5.4); frames with a reserved opcode carry no message."""
+        opcode = first & OPCODE
+        if opcode > BINARY:
+            return
+        if opcode == CONTINUATION:
+            if not self._in_message:
+                self._listener.anomaly(self._side, "unexpected_continuation")
+                return
+        else:
+            if self._in_message:
+                self._listener.anomaly(self._side, "interrupted_message")
+            self._compressed = bool(first & RSV1) and self._deflate
+            self._fragments = 0
+        self._fragments += length
+        if first & FIN:
+            self._pending = self._fragments
+            self._fragments = 0
+        self._in_message = not first & FIN
+        self._rows = _ALL_SLOW if self._in_message else self._fast_rows()
+
+    def _fast_rows(self) -> list[list[int] | None]:
+        return self._sizes.by_first_byte_deflate if self._deflate else self._sizes.by_first_byte

@@ -1,0 +1,291 @@
+"""Is this a WebSocket now? The HTTP/1.1 conversation of one connection, up to a believed 101.
+
+Requests are paired with their answers, so that the 101 to a WebSocket upgrade is told from any other. A WebSocket
+exists when a valid opening handshake (RFC 6455 section 4.1) was answered 101 with the matching accept value
+(section 4.2.2). Whatever else passes is left unparsed, for a bounded reason.
+"""
+
+import base64
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from exporter.events import UnparsedReason
+from exporter.wire import http1
+
+MAX_PIPELINED: Final = 100
+"""Requests awaiting their answers on one connection; beyond it the connection is relayed unread."""
+
+MAX_EARLY: Final = http1.MAX_HEAD
+"""Bytes kept that a client sent behind an upgrade request before it was answered."""
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_HTTP2_PREFACE: Final = b"PRI * HTTP/2"
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+_STATUS_START: Final = b"HTTP/1."
+_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,24}(?: |\Z)")
+
+
+def accept_value(key: bytes) -> bytes:
+    """The Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 section 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """An attempted opening handshake: a GET whose Upgrade contains `websocket`.
+
+    `key` is None where the attempt is not a valid one, so that no answer can make a WebSocket of it.
+    """
+
+    key: bytes | None
+    host: str
+    path: str
+    user_agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeResponse:
+    """What the service agreed to in its 101."""
+
+    deflate: bool
+    subprotocol: str
+
+
+def upgrade_request(head: http1.RequestHead, *, has_body: bool) -> UpgradeRequest | None:
+    """The opening handshake that this request attempts, None if it attempts none."""
+    fields = head.fields
+    if head.method != b"GET" or b"websocket" not in http1.tokens(fields, b"upgrade"):
+        return None
+    keys = fields.get(b"sec-websocket-key", [])
+    valid = (
+        head.minor_version == 1
+        and b"upgrade" in http1.tokens(fields, b"connection")
+        and fields.get(b"sec-websocket-version") == [b"13"]
+        and len(keys) == 1
+        and _is_key(keys[0])
+        and not has_body
+    )
+    return UpgradeRequest(
+        key=keys[0] if valid else None,
+        host=http1.first(fields, b"host"),
+        path=head.target.split(b"?", 1)[0].decode("ascii", "backslashreplace"),
+        user_agent=http1.first(fields, b"user-agent"),
+    )
+
+
+class UpgradeListener(Protocol):
+    """Who hears how the conversation went. After `upgraded` or `unparsed` nothing more comes."""
+
+    def upgrade_requested(self, request: UpgradeRequest) -> None:
+        """The head of an opening handshake has passed."""
+        ...
+
+    def upgrade_rejected(self, status: int) -> None:
+        """The opening handshake got its final answer, and it was not a believable 101."""
+        ...
+
+    def upgraded(self, request: UpgradeRequest, response: UpgradeResponse, early: bytes, rest: bytes) -> None:
+        """This is a WebSocket now; `early` and `rest` are what client and server already sent of their frames."""
+        ...
+
+    def unparsed(self, reason: UnparsedReason) -> None:
+        """The connection is not understood from here on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request on its way: what pairing its answer needs."""
+
+    method: bytes
+    switches: bool  # an answer may end HTTP on this connection
+    upgrade: UpgradeRequest | None
+    expects: bool
+
+
+class _Unparsed(Exception):
+    def __init__(self, reason: UnparsedReason) -> None:
+        super().__init__(reason)
+        self.reason: UnparsedReason = reason
+
+
+class HttpConversation:
+    """Reads both directions of one connection until it is a WebSocket, or turns out to be something else.
+
+    Feed `from_client` and `from_server` every byte in the order it passed, in any split.
+    """
+
+    __slots__ = ("_asked", "_held", "_listener", "_request_body", "_response_body", "_response_head", "_waiting")
+
+    def __init__(self, listener: UpgradeListener) -> None:
+        self._listener = listener
+        self._held = bytearray()  # of the client: an incomplete head, or what came behind a request that may switch
+        self._response_head = bytearray()
+        self._asked: deque[_Asked] = deque()
+        self._waiting = False  # a request that may switch protocols has not been answered
+        self._request_body = http1.Body()
+        self._response_body = http1.Body()
+
+    @property
+    def awaiting_answer(self) -> bool:
+        """Whether a request has passed and is not answered yet."""
+        return bool(self._asked)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether part of a request head has passed without its end."""
+        return bool(self._held) and not self._waiting
+
+    def from_client(self, data: bytes) -> None:
+        """Take the next bytes of the client."""
+        try:
+            self._requests(data)
+        except _Unparsed as fault:
+            self._listener.unparsed(fault.reason)
+
+    def from_server(self, data: bytes) -> None:
+        """Take the next bytes of the server."""
+        try:
+            self._responses(data)
+        except _Unparsed as fault:
+            self._listener.unparsed(fault.reason)
+
+    def _requests(self, data: bytes) -> None:
+        while data:
+            if not self._request_body.done:
+                data = _skip(self._request_body, data, "bad_request_head")
+                continue
+            if self._waiting:
+                self._held += data
+                if len(self._held) > MAX_EARLY:
+                    raise _Unparsed("early_data")
+                return
+            head, data = _take_head(self._held, data, _check_request_start)
+            if head is None:
+                return
+            self._request(head)
+
+    def _request(self, raw: bytes) -> None:
+        head = http1.parse_request(raw)
+        if head is None:
+            raise _Unparsed("bad_request_head")
+        if len(self._asked) >= MAX_PIPELINED:
+            raise _Unparsed("too_many_requests")
+        try:
+            self._request_body = http1.request_body(head)
+        except http1.Ambiguous:
+            raise _Unparsed("bad_request_head") from None
+        upgrade = upgrade_request(head, has_body=not self._request_body.done)
+        self._waiting = head.method == b"CONNECT" or b"upgrade" in head.fields
+        self._asked.append(_Asked(head.method, self._waiting, upgrade, b"expect" in head.fields))
+        if upgrade is not None:
+            self._listener.upgrade_requested(upgrade)
+
+    def _responses(self, data: bytes) -> None:
+        while data:
+            if not self._response_body.done:
+                data = _skip(self._response_body, data, "bad_response_head")
+                continue
+            head, data = _take_head(self._response_head, data, _check_response_start)
+            if head is None:
+                return
+            response = http1.parse_response(head)
+            if response is None:
+                raise _Unparsed("bad_response_head")
+            if response.status == 101:
+                self._switched(response, data)
+                return
+            if response.status >= 200:
+                self._answered(response)
+
+    def _answered(self, response: http1.ResponseHead) -> None:
+        """A final answer: the next request's turn."""
+        if not self._asked:
+            raise _Unparsed("bad_response_head")  # an answer to nothing
+        asked = self._asked.popleft()
+        if asked.upgrade is not None:
+            self._listener.upgrade_rejected(response.status)
+        if asked.method == b"CONNECT" and response.status < 300:
+            raise _Unparsed("connect")
+        if asked.expects and not (self._asked or self._request_body.done):
+            raise _Unparsed("early_answer")  # the client may send the body or not (RFC 9110 section 10.1.1)
+        try:
+            self._response_body = http1.response_body(response, asked.method)
+        except http1.Ambiguous:
+            raise _Unparsed("bad_response_head") from None
+        if asked.switches:
+            self._waiting = False
+            held, self._held = self._held, bytearray()
+            self._requests(bytes(held))
+
+    def _switched(self, response: http1.ResponseHead, rest: bytes) -> None:
+        """A 101: believed only as the answer to a valid opening handshake with the accept value of its key."""
+        asked = self._asked.popleft() if self._asked else None
+        upgrade = asked.upgrade if asked else None
+        if upgrade is None:
+            raise _Unparsed("other_upgrade" if asked and asked.switches else "unexpected_101")
+        if upgrade.key is None:
+            self._listener.upgrade_rejected(101)
+            raise _Unparsed("unexpected_101")
+        if response.fields.get(b"sec-websocket-accept") != [accept_value(upgrade.key)]:
+            self._listener.upgrade_rejected(101)
+            raise _Unparsed("accept_mismatch")
+        extensions = http1.tokens(response.fields, b"sec-websocket-extensions")
+        deflate = any(extension.split(b";")[0].strip() == b"permessage-deflate" for extension in extensions)
+        subprotocol = http1.first(response.fields, b"sec-websocket-protocol")
+        self._listener.upgraded(upgrade, UpgradeResponse(deflate, subprotocol), bytes(self._held), rest)
+
+
+def _skip(body: http1.Body, data: bytes, reason: UnparsedReason) -> bytes:
+    try:
+        return body.skip(data)
+    except http1.Ambiguous:
+        raise _Unparsed(reason) from None
+
+
+def _take_head(held: bytearray, data: bytes, check_start: Callable[[bytes], None]) -> tuple[bytes | None, bytes]:
+    """Add `data` to a head under way. Returns the whole head, without its empty line, and what follows it.
+
+    Empty lines before it are passed over (RFC 9112 section 2.2). `check_start` comes before any verdict on the rest,
+    so that the verdict does not depend on how the bytes were split. The search resumes where it left off, so that a
+    head sent byte by byte costs linear time.
+    """
+    searched = max(len(held) - 3, 0)
+    held += data if held else data.lstrip(b"\r\n")
+    check_start(bytes(held[:32]))
+    end = held.find(http1.HEAD_END, searched)
+    shortest = end if end >= 0 else len(held) - 3  # up to three bytes of the end may have passed
+    if shortest > http1.MAX_HEAD:
+        raise _Unparsed("head_too_large")
+    if end < 0:
+        return None, b""
+    head, rest = bytes(held[:end]), bytes(held[end + 4 :])
+    held.clear()
+    return head, rest
+
+
+def _check_response_start(start: bytes) -> None:
+    """Tell from its first bytes what is no HTTP/1 response; an undecided start passes."""
+    if not _STATUS_START.startswith(start[: len(_STATUS_START)]):
+        raise _Unparsed("bad_response_head")
+
+
+def _check_request_start(start: bytes) -> None:
+    """Tell from its first bytes what is no HTTP/1 request; an undecided start passes."""
+    if start.startswith(_TLS_HANDSHAKE):
+        raise _Unparsed("tls")
+    if start.startswith(_HTTP2_PREFACE):
+        raise _Unparsed("http2")
+    if start and start != _TLS_HANDSHAKE[:1] and not _METHOD.match(start):
+        raise _Unparsed("not_http")

@@ -1,0 +1,135 @@
+"""One open WebSocket: two frame meters, and what their control frames say about its end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from exporter.closecodes import INVALID, NO_CLOSE, UNKNOWN, Vocabulary
+from exporter.events import (
+    AnomalyKind,
+    AnomalySeen,
+    Closed,
+    Initiator,
+    Origin,
+    Peer,
+    PingAnswered,
+    Side,
+    Sink,
+    Traffic,
+    TransportEnd,
+    opposite,
+)
+from exporter.wire.frames import CLOSE, PING, CloseFrame, FrameMeter, parse_close
+from exporter.wire.sizes import DirectionSizes
+
+MAX_PINGS: Final = 16
+"""Unanswered Pings remembered per side; of more, the oldest are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What observing a WebSocket of one target needs: its labels, its code vocabulary, and where sizes are counted."""
+
+    origin: Origin
+    vocabulary: Vocabulary
+    client_to_server: DirectionSizes
+    server_to_client: DirectionSizes
+
+
+class WebSocket:
+    """Follows one WebSocket from its 101 to its end. `client` and `server` meter what each side sends."""
+
+    __slots__ = ("_clock", "_close", "_closed_by", "_opened", "_peer", "_pings", "_sink", "_watch", "client", "server")
+
+    def __init__(self, watch: Watch, peer: Peer, *, deflate: bool, sink: Sink, clock: Callable[[], float]) -> None:
+        self._watch = watch
+        self._peer = peer
+        self._sink = sink
+        self._clock = clock
+        self._opened = clock()
+        self._close: CloseFrame | None = None
+        self._closed_by: Side | None = None
+        self._pings: dict[Side, dict[bytes, float]] | None = None
+        self.client = FrameMeter("client", watch.client_to_server, deflate=deflate, listener=self)
+        self.server = FrameMeter("server", watch.server_to_client, deflate=deflate, listener=self)
+
+    def control_frame(self, side: Side, opcode: int, payload: bytes | None) -> None:
+        """Follow a Close, Ping or Pong from `side`."""
+        if opcode == CLOSE:
+            self._close_frame(side, parse_close(payload))
+        elif payload is None:
+            return
+        elif opcode == PING:
+            self._ping(side, payload)
+        else:
+            self._pong(side, payload)
+
+    def anomaly(self, side: Side, kind: AnomalyKind) -> None:
+        """Pass on that `side` sent a forbidden frame."""
+        self._sink.emit(AnomalySeen(self._watch.origin, side, kind))
+
+    def closed(self, end: TransportEnd | None, *, unparsed: bool = False) -> Closed:
+        """The one Closed of this WebSocket, whose TCP connection `end`ed; `unparsed` if it was not followed so far.
+
+        Code and initiator are those of the first Close frame that passed. Without one, the initiator is the side
+        that ended TCP first.
+        """
+        vocabulary = self._watch.vocabulary
+        initiator: Initiator
+        if self._close is not None and self._closed_by is not None:
+            code, initiator = self._label(self._close), self._closed_by
+        elif unparsed or end is None:
+            code, initiator = UNKNOWN, "unknown"
+        else:
+            code, initiator = NO_CLOSE, end.side
+        return Closed(
+            origin=self._watch.origin,
+            code=code,
+            close_class=vocabulary.close_class(code),
+            initiator=initiator,
+            duration=self._clock() - self._opened,
+            wire_code=self._close.code if self._close else None,
+            reason=self._close.reason if self._close else "",
+            peer=self._peer,
+            client_to_server=_traffic(self.client),
+            server_to_client=_traffic(self.server),
+            transport_end=end,
+        )
+
+    def _label(self, close: CloseFrame) -> str:
+        return INVALID if close.malformed else self._watch.vocabulary.wire_label(close.code)
+
+    def _close_frame(self, side: Side, close: CloseFrame) -> None:
+        if self._label(close) == INVALID:
+            self.anomaly(side, "illegal_close_code")
+        if self._close is None:
+            self._close = close
+            self._closed_by = side
+        elif close.code != self._close.code:
+            # Several libraries answer 1000 to anything: worth counting, never the truth about the close.
+            self.anomaly(side, "echo_mismatch")
+
+    def _ping(self, side: Side, payload: bytes) -> None:
+        if self._pings is None:
+            self._pings = {"client": {}, "server": {}}
+        pings = self._pings[side]
+        # Of Pings with equal payloads the oldest is the one that the next Pong answers.
+        pings.setdefault(payload, self._clock())
+        if len(pings) > MAX_PINGS:
+            del pings[next(iter(pings))]
+
+    def _pong(self, side: Side, payload: bytes) -> None:
+        """Match a Pong with the Ping it answers; unsolicited ones are allowed (RFC 6455 section 5.5.3).
+
+        A Pong may stand for all Pings up to the one it answers: those before it are forgotten.
+        """
+        pings = self._pings[opposite(side)] if self._pings else {}
+        sent = None
+        while payload in pings:
+            sent = pings.pop(next(iter(pings)))
+        if sent is not None:
+            self._sink.emit(PingAnswered(self._watch.origin, side, self._clock() - sent))
+
+
+def _traffic(meter: FrameMeter) -> Traffic:
+    return Traffic(meter.bytes, meter.messages, meter.largest_message)
