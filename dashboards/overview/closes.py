@@ -1,0 +1,97 @@
+"""Who leaves, with which close code, and what that code means."""
+
+from typing import Final
+
+from dashboards import promql
+from dashboards.panels import Heading, Panel, Query, note, ranking, time_series, value_map
+from dashboards.promql import ORIGIN
+from dashboards.style import CLASS_COLOURS, WHO
+from exporter import closecodes
+from exporter.metrics import catalogue
+
+EXPLAINED_CODES: Final = (1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012)
+
+
+def panels() -> list[Panel]:
+    by_class = {f"^([0-9a-z]+ )?{name} by ": colour for name, colour in CLASS_COLOURS.items()}
+    names = {
+        str(code): (f"{code} {entry.name}", CLASS_COLOURS[entry.close_class])
+        for code, entry in closecodes.REGISTRY.items()
+    }
+    return [
+        time_series(
+            Heading(
+                "Closes by class and initiator",
+                "Why connections end, and who ended them, per second. going_away by client is people leaving, by "
+                "server a deploy or restart. too_big: see Message sizes. abnormal: no Close frame at all; the "
+                "initiator is the side whose TCP ended first, maybe a proxy there. Dashed: ended by the client side.",
+            ),
+            "cps",
+            Query(
+                promql.rate(catalogue.CLOSES, (*ORIGIN, "class", "initiator")),
+                f"{{{{class}}}} by {{{{initiator}}}} {WHO}",
+            ),
+            colours=by_class,
+            dashed=" by client ",
+        ),
+        time_series(
+            Heading(
+                "Closes by code",
+                "The same closes by code of the first Close frame, in the colour of its class. A narrow peak "
+                "is an event (deploy, crash); an even level is a habit of clients or a proxy's timeout.",
+            ),
+            "cps",
+            Query(
+                promql.rate(catalogue.CLOSES, (*ORIGIN, "code", "class", "initiator")),
+                f"{{{{code}}}} {{{{class}}}} by {{{{initiator}}}} {WHO}",
+            ),
+            colours=by_class,
+            dashed=" by client ",
+        ),
+        ranking(
+            Heading(
+                "Closes in the time range",
+                "Every close code seen in the chosen time range, most frequent first. 1005 is an empty Close frame, "
+                "1006 none at all, invalid a code that must not be sent. The reason texts are in the exporter's log.",
+            ),
+            Query(
+                f"{promql.increase(catalogue.CLOSES, (*ORIGIN, 'code', 'class', 'initiator'), promql.RANGE)} > 0",
+                "",
+            ),
+            unit="short",
+            columns={
+                "code": "Code",
+                "class": "Class",
+                "initiator": "Initiator",
+                "target": "Target",
+                "source": "Source",
+                "job": "Job",
+                "Value": "Closes",
+            },
+            cells={
+                "Code": [value_map(names)],
+                "Class": [value_map({name: (name, colour) for name, colour in CLASS_COLOURS.items()})],
+            },
+            nothing="No close in this time range",
+            width=14,
+            height=10,
+        ),
+        note(
+            Heading("What the codes mean", "The close codes met most often, in one line each."),
+            close_code_notes(),
+            width=10,
+            height=10,
+        ),
+    ]
+
+
+def close_code_notes() -> str:
+    """The meaning of the most frequent codes as Markdown, one line each."""
+    lines = [
+        f"- **{code} {entry.name}**: {entry.meaning}"
+        for code, entry in closecodes.REGISTRY.items()
+        if code in EXPLAINED_CODES
+    ]
+    return "\n".join(
+        [*lines, "", "`websocket-exporter codes 1009` tells when a code is really seen, and how to fix it."]
+    )

@@ -1,0 +1,72 @@
+"""Who connects, how fast, and for how long."""
+
+from dashboards import promql
+from dashboards.overview.quantiles import quantiles
+from dashboards.panels import Heading, Panel, Query, time_series
+from dashboards.promql import ORIGIN
+from dashboards.style import OUTCOME_COLOURS, WHO
+from exporter.metrics import catalogue
+
+
+def panels() -> list[Panel]:
+    return [
+        time_series(
+            Heading(
+                "Handshakes by outcome and status",
+                "Opening handshakes per second. A peak of accepted ones is clients coming back. rejected: the service "
+                "said no, with this HTTP status. failed: nobody answered (refused, closed, timeout). "
+                "refused_by_exporter: the exporter's own limit or drain.",
+            ),
+            "cps",
+            Query(
+                promql.rate(catalogue.HANDSHAKES, (*ORIGIN, "outcome", "status")),
+                f"{{{{outcome}}}} {{{{status}}}} {WHO}",
+            ),
+            colours={f"^{outcome} ": colour for outcome, colour in OUTCOME_COLOURS.items()},
+        ),
+        time_series(
+            Heading(
+                "Active connections by replica",
+                "Open WebSockets per target and replica. Replicas far apart mean that balancing is uneven: clients "
+                "stay where they first connected. A cliff is a mass close; on one replica only, it is that replica.",
+            ),
+            "short",
+            Query(
+                promql.gauge("sum", catalogue.CONNECTIONS_ACTIVE, (*ORIGIN, "instance")), f"{WHO} on {{{{instance}}}}"
+            ),
+        ),
+        time_series(
+            Heading(
+                "Connection duration",
+                "How long the connections that closed had lived. A p95 that stays at a round number (60 s, 1 h) is an "
+                "idle or lifetime limit of a proxy on the path; a falling p50 is clients that connect and lose again.",
+            ),
+            "s",
+            *quantiles(catalogue.CONNECTION_DURATION, (0.5, 0.95)),
+            width=8,
+            log_base=10,
+        ),
+        time_series(
+            Heading(
+                "Handshake duration",
+                "From the complete request head to the complete answer. A rising p99 is a service that struggles to "
+                "accept, first seen when many clients come back at once.",
+            ),
+            "s",
+            *quantiles(catalogue.HANDSHAKE_DURATION, (0.5, 0.99)),
+            width=8,
+            log_base=10,
+        ),
+        time_series(
+            Heading(
+                "Ping round trip",
+                "From a Ping to the matching Pong, by the side that answered. client answers slowly: networks or busy "
+                "devices. server answers slowly: its event loop is blocked; keepalive timeouts (1011) follow. Empty: "
+                "nobody pings, so dead connections stay open unnoticed.",
+            ),
+            "s",
+            *quantiles(catalogue.PING_RTT, (0.5, 0.99), "peer"),
+            width=8,
+            log_base=10,
+        ),
+    ]

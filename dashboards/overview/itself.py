@@ -1,0 +1,111 @@
+"""Whether the exporter is well, and what it could not understand."""
+
+from dashboards import promql
+from dashboards.panels import Heading, Panel, Query, tile, time_series, value_map
+from dashboards.promql import PROCESS
+from dashboards.style import REPLICA
+from exporter.metrics import catalogue
+
+
+def panels() -> list[Panel]:
+    return [
+        time_series(
+            Heading(
+                "Memory",
+                "Resident memory of each exporter process. It grows with open connections, by a few KiB each; growth "
+                "while they stay level is a leak, or peers that do not read: see Buffered bytes.",
+            ),
+            "bytes",
+            Query(promql.gauge("sum", promql.PROCESS_MEMORY, PROCESS), REPLICA),
+            width=6,
+        ),
+        time_series(
+            Heading(
+                "CPU",
+                "Share of one core. The exporter relays on one core: above 80 % it delays messages; split the traffic "
+                "over more replicas.",
+            ),
+            "percentunit",
+            Query(promql.rate(promql.PROCESS_CPU, PROCESS), REPLICA),
+            width=6,
+        ),
+        time_series(
+            Heading(
+                "Event loop lag",
+                "How late the event loop woke up: what the exporter may add to a message's way. Above 10 ms something "
+                "blocks it or its CPU is throttled.",
+            ),
+            "s",
+            *(
+                Query(promql.quantile(q, catalogue.LOOP_LAG, PROCESS), f"{name} {REPLICA}")
+                for q, name in ((0.99, "p99"), (1, "largest"))
+            ),
+            width=6,
+            log_base=10,
+        ),
+        time_series(
+            Heading(
+                "Buffered bytes",
+                "What the tap holds for peers that do not read. It is bounded per connection; a plateau is slow "
+                "readers, and the sender feels it as backpressure, as it would without the tap.",
+            ),
+            "bytes",
+            Query(promql.gauge("sum", catalogue.TAP_BUFFERED, PROCESS), REPLICA),
+            width=6,
+        ),
+        time_series(
+            Heading(
+                "Streams not understood",
+                "Tapped connections relayed without being understood, per second by reason: their closes and messages "
+                "are not counted. tls: the tap sits on the wrong side of TLS termination. not_http, http2: other "
+                "traffic on the port. internal_error: a fault of the exporter, worth a report.",
+            ),
+            "cps",
+            Query(promql.rate(catalogue.UNPARSED_STREAMS, (*PROCESS, "reason")), f"{{{{reason}}}} {REPLICA}"),
+            width=6,
+        ),
+        time_series(
+            Heading(
+                "Frame anomalies",
+                "Frames that RFC 6455 forbids, relayed all the same, per second by kind. Zero is normal. Steady ones "
+                "name a peer's library or a proxy that breaks the protocol, often just before 1002 closes.",
+            ),
+            "cps",
+            Query(promql.rate(catalogue.FRAME_ANOMALIES, (*PROCESS, "kind")), f"{{{{kind}}}} {REPLICA}"),
+            width=6,
+        ),
+        time_series(
+            Heading(
+                "Errors and folded labels",
+                "Requests to the exporter's own listeners that it answered with an error, and values folded into "
+                "other, 3xxx or 4xxx. Folded close codes worth telling apart belong into the target's codes.",
+            ),
+            "cps",
+            Query(promql.rate(catalogue.HTTP_ERRORS, (*PROCESS, "error")), f"HTTP {{{{error}}}} {REPLICA}"),
+            Query(promql.rate(catalogue.LABEL_OVERFLOW, (*PROCESS, "label")), f"folded {{{{label}}}} {REPLICA}"),
+            width=6,
+        ),
+        tile(
+            Heading(
+                "Configuration",
+                "Whether every replica loaded its configuration file without a fault. rejected: the old configuration "
+                "is still in force; the log names the fault.",
+            ),
+            "none",
+            Query(promql.gauge("min", catalogue.RELOAD_SUCCESSFUL, ("job",)), "{{job}}"),
+            width=3,
+            height=8,
+            steps={0: "red", 1: "green"},
+            mappings=[value_map({"0": ("rejected", "red"), "1": ("loaded", "green")})],
+        ),
+        tile(
+            Heading(
+                "Replicas by version",
+                "How many replicas run each version. Two versions at once: a rollout is under way, or stuck.",
+            ),
+            "short",
+            Query(promql.gauge("sum", catalogue.BUILD_INFO, ("job", "version")), "{{job}} {{version}}"),
+            width=3,
+            height=8,
+        ),
+    ]

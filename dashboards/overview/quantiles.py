@@ -1,0 +1,18 @@
+"""Quantiles of a histogram, one series for each rank, job, target and source."""
+
+from dashboards import promql
+from dashboards.panels import Query
+from dashboards.promql import ORIGIN
+from dashboards.style import WHO
+from exporter.metrics.catalogue import Metric
+
+
+def quantiles(metric: Metric, ranks: tuple[float, ...], *by: str, **match: str) -> list[Query]:
+    prefix = "".join(f"{{{{{label}}}}} " for label in by)
+    return [
+        Query(
+            promql.quantile(rank, metric, (*ORIGIN, *by), **match),
+            f"{'largest' if rank == 1 else f'p{rank * 100:g}'} {prefix}{WHO}",
+        )
+        for rank in ranks
+    ]

@@ -1,0 +1,247 @@
+"""Panels in the house style: every builder asks for a title, a description and a unit, and decides about the legend.
+
+Descriptions say what to conclude from the panel. Units are Grafana's ids ("s", "bytes", "cps" = counts per second).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from grafana_foundation_sdk.builders import (
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
+from grafana_foundation_sdk.builders import text as markdown
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models import common as options
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models.heatmap import HeatmapColorMode, HeatmapColorScale
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+DATASOURCE: Final = options.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+AnyPanel = TypeVar(
+    "AnyPanel", timeseries.Panel, stat.Panel, heatmap.Panel, statetimeline.Panel, table.Panel, markdown.Panel
+)
+
+Panel = Builder[model.Panel]
+Width = int
+"""In columns of the dashboard's 24."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One PromQL expression and the name of each series it gives, with `{{label}}` for a label's value."""
+
+    expr: str
+    legend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What every panel has: its title, and what an operator should conclude from it."""
+
+    title: str
+    description: str
+
+
+def time_series(
+    heading: Heading,
+    unit: str,
+    *queries: Query,
+    width: Width = 12,
+    height: int = 8,
+    log_base: int | None = None,
+    colours: Mapping[str, str] | None = None,
+    dashed: str | None = None,
+) -> timeseries.Panel:
+    """Lines; never stacked, for a stack would add up sources.
+
+    `colours` maps regular expressions on series names to colours; `dashed` is one for dashed lines.
+    Series that are zero throughout stay out of legend and tooltip: most are born at zero and remain so.
+    """
+    panel = (
+        _placed(timeseries.Panel(), heading, width, height)
+        .datasource(DATASOURCE)
+        .targets([_target(query, ref).range() for query, ref in _numbered(queries)])
+        .unit(unit)
+        .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
+        .legend(_legend())
+        .tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI).sort(options.SortOrder.DESCENDING))
+        .line_width(1)
+        .fill_opacity(10)
+        .show_points(options.VisibilityMode.AUTO)
+        .with_override(
+            model.MatcherConfig("byValue", {"reducer": "allIsZero", "op": "gte", "value": 0}),
+            [model.DynamicConfigValue("custom.hideFrom", {"legend": True, "tooltip": True, "viz": False})],
+        )
+    )
+    if log_base is None:
+        panel.min(0)
+    else:
+        panel.scale_distribution(common.ScaleDistributionConfig().type(options.ScaleDistribution.LOG).log(log_base))
+    for pattern, colour in (colours or {}).items():
+        fixed = model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
+        panel.override_by_regexp(f"/{pattern}/", [fixed])
+    if dashed is not None:
+        dashes = model.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]})
+        panel.override_by_regexp(f"/{dashed}/", [dashes])
+    return panel
+
+
+def tile(
+    heading: Heading,
+    unit: str,
+    query: Query,
+    *,
+    width: Width = 4,
+    height: int = 5,
+    decimals: int | None = None,
+    steps: Mapping[float, str] | None = None,
+    mappings: Iterable[model.ValueMapping] = (),
+) -> stat.Panel:
+    """One number per series, as of now. `steps` maps a value to the colour from there up; the default is blue."""
+    panel = (
+        _placed(stat.Panel(), heading, width, height)
+        .datasource(DATASOURCE)
+        .with_target(_target(query, "A").instant())
+        .unit(unit)
+        .mappings(list(mappings))
+        .thresholds(_steps("blue", steps or {}))
+        .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False))
+        .graph_mode(options.BigValueGraphMode.NONE)
+        .color_mode(options.BigValueColorMode.VALUE)
+        .text_mode(options.BigValueTextMode.VALUE_AND_NAME)
+    )
+    return panel if decimals is None else panel.decimals(decimals)
+
+
+def size_heatmap(heading: Heading, expr: str, *, width: Width, height: int = 8) -> heatmap.Panel:
+    """How many observations fell into each bucket of a histogram of bytes, over time."""
+    return (
+        _placed(heatmap.Panel(), heading, width, height)
+        .datasource(DATASOURCE)
+        .with_target(_target(Query(expr, "{{le}}"), "A").range().format(PromQueryFormat.HEATMAP))
+        .unit("short")
+        .calculate(False)
+        .color(
+            heatmap.HeatmapColorOptions()
+            .mode(HeatmapColorMode.SCHEME)
+            .scheme("Oranges")
+            .fill("dark-orange")
+            .scale(HeatmapColorScale.EXPONENTIAL)
+            .exponent(0.5)
+            .steps(64)
+        )
+        .cell_values(heatmap.CellValues().unit("short").decimals(0))
+        .show_value(options.VisibilityMode.NEVER)
+        .y_axis(heatmap.YAxisConfig().unit("bytes").axis_placement(options.AxisPlacement.LEFT))
+        .tooltip(heatmap.HeatmapTooltip().mode(options.TooltipDisplayMode.SINGLE).y_histogram(True))
+        .show_legend()
+    )
+
+
+def states(heading: Heading, query: Query, values: model.ValueMap, *, height: int = 5) -> statetimeline.Panel:
+    """Coloured bars over time, one line per series."""
+    return (
+        _placed(statetimeline.Panel(), heading, 24, height)
+        .datasource(DATASOURCE)
+        .with_target(_target(query, "A").range())
+        .unit("none")
+        .mappings([values])
+        .show_value(options.VisibilityMode.NEVER)
+        .legend(_legend())
+    )
+
+
+def ranking(
+    heading: Heading,
+    query: Query,
+    *,
+    unit: str,
+    columns: Mapping[str, str],
+    cells: Mapping[str, Iterable[model.ValueMapping]],
+    nothing: str,
+    width: Width,
+    height: int,
+) -> table.Panel:
+    """A table of one instant query, largest value first.
+
+    `columns` maps each label to show, in order, and "Value" to its heading; `cells` gives a heading's value mappings.
+    """
+    order = {name: place for place, name in enumerate(columns)}
+    panel = (
+        _placed(table.Panel(), heading, width, height)
+        .datasource(DATASOURCE)
+        .with_target(_target(query, "A").instant().format(PromQueryFormat.TABLE))
+        .unit(unit)
+        .decimals(0)
+        .no_value(nothing)
+        .thresholds(_steps("text", {}))
+        .sort_by([common.TableSortByFieldState().display_name(columns["Value"]).desc(True)])
+        .with_transformation(
+            model.DataTransformerConfig(
+                id_val="organize",
+                options={"excludeByName": {"Time": True}, "indexByName": order, "renameByName": dict(columns)},
+            )
+        )
+    )
+    for name, mappings in cells.items():
+        panel.override_by_name(
+            name,
+            [
+                model.DynamicConfigValue("mappings", list(mappings)),
+                model.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
+            ],
+        )
+    return panel
+
+
+def note(heading: Heading, content: str, *, width: Width, height: int) -> markdown.Panel:
+    """A page of Markdown."""
+    return _placed(markdown.Panel(), heading, width, height).content(content)
+
+
+def value_map(texts: Mapping[str, tuple[str, str]]) -> model.ValueMap:
+    """Shows each value as a text in a colour."""
+    return model.ValueMap({value: model.ValueMappingResult(*shown) for value, shown in texts.items()})
+
+
+def not_a_number(shown: str) -> model.SpecialValueMap:
+    """Shows 0 / 0, which is no fault but the absence of any event, as a text."""
+    result = model.ValueMappingResult(text=shown, color="text")
+    return model.SpecialValueMap(model.DashboardSpecialValueMapOptions(model.SpecialValueMatch.NULL_AND_NAN, result))
+
+
+def _placed(panel: AnyPanel, heading: Heading, width: Width, height: int) -> AnyPanel:
+    return panel.title(heading.title).description(heading.description).span(width).height(height)
+
+
+def _target(query: Query, ref: str) -> prometheus.Dataquery:
+    return prometheus.Dataquery().datasource(DATASOURCE).expr(query.expr).legend_format(query.legend).ref_id(ref)
+
+
+def _numbered(queries: tuple[Query, ...]) -> Iterable[tuple[Query, str]]:
+    return zip(queries, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", strict=False)
+
+
+def _steps(base: str, steps: Mapping[float, str]) -> dashboard.ThresholdsConfig:
+    thresholds = [model.Threshold(None, base), *(model.Threshold(*step) for step in steps.items())]
+    return dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds)
+
+
+def _legend() -> common.VizLegendOptions:
+    # The SDK hides legends unless told otherwise.
+    return (
+        common.VizLegendOptions()
+        .show_legend(True)
+        .display_mode(options.LegendDisplayMode.LIST)
+        .placement(options.LegendPlacement.BOTTOM)
+    )

@@ -1,0 +1,131 @@
+"""PromQL built from the metric catalogue, so that a misspelt name, label or label value fails the build.
+
+Every selector is narrowed to the dashboard's variables. Nothing is summed over `source`: a connection seen by two
+sources would count twice.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
+
+from exporter import closecodes, events
+from exporter.metrics.catalogue import Metric, MetricType
+
+RATE_INTERVAL: Final = "$__rate_interval"
+RANGE: Final = "$__range"
+
+ORIGIN: Final = ("job", "target", "source")
+PROCESS: Final = ("job", "instance")
+
+Labels = tuple[str, ...]
+Match = str | tuple[str, ...]
+"""A label's one value, or its alternatives."""
+
+UP: Final = Metric("up", "gauge", "1 if Prometheus could scrape the exporter, else 0.")
+PROCESS_MEMORY: Final = Metric("process_resident_memory_bytes", "gauge", "Resident memory of the exporter.")
+PROCESS_CPU: Final = Metric("process_cpu_seconds_total", "counter", "CPU time the exporter used.")
+PROCESS_START: Final = Metric("process_start_time_seconds", "gauge", "Unix time at which the exporter started.")
+ALERTS: Final = Metric(
+    "ALERTS", "gauge", "1 for each pending or firing alert.", ("alertname", "alertstate", "target", "source")
+)
+BORROWED: Final = (UP, PROCESS_MEMORY, PROCESS_CPU, PROCESS_START, ALERTS)
+"""Series that Prometheus or its client library make, in the catalogue's form."""
+
+_SERVICE_DISCOVERY_LABELS: Final = ("job", "instance")
+_VALUES: Final[Mapping[str, frozenset[str]]] = {
+    "source": frozenset(get_args(events.Source)),
+    "outcome": frozenset(get_args(events.HandshakeOutcome)),
+    "initiator": frozenset(events.INITIATORS),
+    "class": frozenset(closecodes.CLASSES),
+    "code": frozenset(closecodes.Vocabulary(frozenset(), frozenset()).labels()),
+    "direction": frozenset(events.DIRECTIONS),
+    "peer": frozenset(events.SIDES),
+    "compressed": frozenset({"true", "false"}),
+    "alertstate": frozenset({"pending", "firing"}),
+}
+
+
+def selector(metric: Metric, kind: MetricType, **match: Match) -> str:
+    """The series of `metric` in the chosen jobs, targets and sources; of a histogram, its buckets.
+
+    `class_` matches the label `class`. Raises ValueError if the metric is not of `kind`, and for a label or label
+    value that it cannot have.
+    """
+    if metric.type != kind:
+        raise ValueError(f"{metric.name} is a {metric.type}, not a {kind}")
+    wanted = {name.rstrip("_"): value for name, value in match.items()}
+    for label, value in wanted.items():
+        _check_label(metric, label)
+        _check_values(metric, label, value)
+    matchers = [_variable(label) for label in ORIGIN if label == "job" or label in metric.labels]
+    matchers += [_matcher(label, value) for label, value in wanted.items()]
+    suffix = "_bucket" if kind == "histogram" else ""
+    return f"{metric.name}{suffix}{{{', '.join(matchers)}}}"
+
+
+def rate(metric: Metric, by: Labels, **match: Match) -> str:
+    """Events per second of a counter."""
+    return _grouped("sum", metric, by, f"rate({selector(metric, 'counter', **match)}[{RATE_INTERVAL}])")
+
+
+def increase(metric: Metric, by: Labels, window: str, **match: Match) -> str:
+    """Events of a counter within `window`."""
+    return _grouped("sum", metric, by, f"increase({selector(metric, 'counter', **match)}[{window}])")
+
+
+def gauge(operator: Literal["sum", "min", "max", "avg"], metric: Metric, by: Labels, **match: Match) -> str:
+    """A gauge, over replicas."""
+    return _grouped(operator, metric, by, selector(metric, "gauge", **match))
+
+
+def quantile(q: float, metric: Metric, by: Labels, **match: Match) -> str:
+    """The `q` quantile of a histogram; with `q` 1 the upper bound of its largest bucket in use."""
+    rates = f"rate({selector(metric, 'histogram', **match)}[{RATE_INTERVAL}])"
+    return f"histogram_quantile({q:g}, {_grouped('sum', metric, (*by, 'le'), rates)})"
+
+
+def buckets(metric: Metric, **match: Match) -> str:
+    """Observations per bucket, for a heatmap. It can only group by `le`, so its row must repeat by source."""
+    return f"sum by (le) (increase({selector(metric, 'histogram', **match)}[{RATE_INTERVAL}]))"
+
+
+def alerts(state: str) -> str:
+    """The product's own alerts in `state`; those that lack a job, target or source are never filtered out by it."""
+    _check_values(ALERTS, "alertstate", state)
+    optional = ", ".join(f'{label}=~"${label}|"' for label in ORIGIN)
+    return f'{ALERTS.name}{{alertname=~"WebSocket.*", alertstate="{state}", {optional}}}'
+
+
+def label_values(metric: Metric, label: str, narrowed_by: Labels) -> str:
+    """Grafana's query for the options of a variable, narrowed by the variables before it."""
+    for name in (label, *narrowed_by):
+        _check_label(metric, name)
+    matchers = f"{{{', '.join(map(_variable, narrowed_by))}}}" if narrowed_by else ""
+    return f"label_values({metric.name}{matchers}, {label})"
+
+
+def _grouped(operator: str, metric: Metric, by: Labels, inner: str) -> str:
+    for label in by:
+        _check_label(metric, label)
+    if "source" in metric.labels and "source" not in by:
+        raise ValueError(f"{metric.name} must not be summed over source")
+    return f"{operator} by ({', '.join(by)}) ({inner})"
+
+
+def _variable(label: str) -> str:
+    return f'{label}=~"${label}"'
+
+
+def _matcher(label: str, value: Match) -> str:
+    return f'{label}="{value}"' if isinstance(value, str) else f'{label}=~"{"|".join(value)}"'
+
+
+def _check_label(metric: Metric, label: str) -> None:
+    own = ("le",) if metric.type == "histogram" else ()
+    if label not in (*metric.labels, *_SERVICE_DISCOVERY_LABELS, *own):
+        raise ValueError(f"{metric.name} has no label {label}")
+
+
+def _check_values(metric: Metric, label: str, match: Match) -> None:
+    for value in (match,) if isinstance(match, str) else match:
+        if value not in _VALUES.get(label, ()):
+            raise ValueError(f'{metric.name} never has {label}="{value}"')

@@ -1,0 +1,230 @@
+"""The composition root: builds everything, owns the event loop's tasks, the signals and the order of shutdown."""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from exporter import log
+from exporter.config import Address, Config, ConfigError, diff_for_reload, warnings
+from exporter.events import Event, Origin, Sink
+from exporter.listening import ListenError
+from exporter.metrics.recorder import Recorder
+from exporter.sources.tap import Tap
+from exporter.targets import Targets
+from exporter.web.app import Hooks, build
+from exporter.web.errors import ERROR_TOKENS, ErrorAnswers
+from exporter.web.listener import Listener, listen
+from exporter.web.scrapers import Scrapers
+
+LAG_INTERVAL: Final = 0.25
+"""Seconds between two measurements of how late the event loop wakes up."""
+
+_log = structlog.get_logger(__name__)
+
+
+class StartError(Exception):
+    """The exporter cannot start; the text is one sentence that says what and where."""
+
+
+class _Sinks:
+    """Gives every event to all who want it, and knows when the last one came (seconds on `clock`)."""
+
+    def __init__(self, sinks: Sequence[Sink], clock: Callable[[], float]) -> None:
+        self._sinks = sinks
+        self._clock = clock
+        self.last_event = float("-inf")
+
+    def emit(self, event: Event) -> None:
+        self.last_event = self._clock()
+        for sink in self._sinks:
+            sink.emit(event)
+
+
+class App:
+    """One running exporter. `open` it, `run` it, `stop` it; `load` reads the configuration anew, for reloads.
+
+    `addresses` has where each tap listens, in the order of the configuration; `web_address` where metrics are.
+    """
+
+    def __init__(self, config: Config, load: Callable[[], Config] | None = None) -> None:
+        self._config = config
+        self._load = load
+        self._reloading = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._draining = False
+        self._scraped = asyncio.Event()
+        self._scrapers = Scrapers()
+        self.recorder = Recorder(time.time, ERROR_TOKENS)
+        self._sinks = _Sinks((self.recorder, log.CloseLog()), time.monotonic)
+        self._targets = Targets("tap", config.targets, self.recorder)
+        self._taps = [
+            Tap(
+                tap,
+                self._targets.chooser(tap.target),
+                origin=Origin("tap", tap.target),
+                sink=self._sinks,
+                clock=time.monotonic,
+            )
+            for tap in config.tap
+        ]
+        self.recorder.buffered_bytes = lambda: sum(tap.buffered for tap in self._taps)
+        self.recorder.dropped_lines = log.dropped_lines
+        self._listener: Listener | None = None
+        self.addresses: list[Address] = []
+        self.web_address = config.web_listen_address
+
+    async def open(self) -> None:
+        """Listen everywhere. Raises StartError, and then nothing is left open."""
+        try:
+            for tap in self._taps:
+                self.addresses.append(await tap.open())
+            self._listener = await self._open_web()
+        except ListenError as error:
+            for tap in self._taps:
+                tap.stop_accepting()
+            raise StartError(str(error)) from error
+        self.web_address = self._listener.address
+
+    async def run(self) -> None:
+        """Serve until `stop`, then drain. Cancelling it ends everything at once."""
+        if self._listener is None:
+            raise RuntimeError("run needs open first")
+        for tap, address in zip(self._config.tap, self.addresses, strict=True):
+            _log.info("tap listening", address=str(address), upstream=str(tap.upstream), target=tap.target)
+        _log.info("metrics listening", address=str(self.web_address), path=self._config.web_telemetry_path)
+        self._warn(warnings(self._config))
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(self._listener.run())
+            others = [tasks.create_task(tap.run()) for tap in self._taps]
+            others.append(tasks.create_task(self._measure_lag()))
+            await self._stopping.wait()
+            await self._drain()
+            for task in others:
+                task.cancel()
+            self._listener.stop()
+            await serving
+
+    def stop(self) -> None:
+        """Have `run` drain and return."""
+        self._draining = True
+        self._stopping.set()
+
+    async def reload(self) -> bool:
+        """Read the configuration anew; a faulty one changes nothing. Returns whether it was sound."""
+        if self._load is None:
+            return False
+        async with self._reloading:
+            try:
+                plan = diff_for_reload(self._config, await asyncio.to_thread(self._load))
+            except ConfigError as error:
+                _log.error("configuration not reloaded, the old one stays in force", faults=list(error.faults))
+                self.recorder.config_loaded(successful=False)
+                return False
+            self._config = plan.config
+            self._targets.update(plan.config.targets)
+            log.set_level(plan.config.log_level)
+            self.recorder.config_loaded(successful=True)
+            _log.info("configuration reloaded")
+            self._warn((*plan.kept, *warnings(plan.config)))
+            return True
+
+    def _warn(self, sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            _log.warning(sentence)
+
+    async def _open_web(self) -> Listener:
+        registry = CollectorRegistry()
+        registry.register(self.recorder)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        answers = ErrorAnswers(self.recorder.http_error)
+        hooks = Hooks(
+            collect=registry.collect,
+            scraped=self._note_scrape,
+            clock=time.monotonic,
+            ready=lambda: not self._draining,
+            reload=self.reload if self._config.web_enable_lifecycle else None,
+        )
+        app = build(hooks, answers, self._config.web_telemetry_path)
+        return await listen(app, self._config.web_listen_address, answers)
+
+    def _note_scrape(self, client: str, snapshot_taken_at: float) -> None:
+        self._scrapers.answered(client, snapshot_taken_at)
+        self._scraped.set()
+
+    async def _measure_lag(self) -> None:
+        while True:
+            due = time.monotonic() + LAG_INTERVAL
+            await asyncio.sleep(LAG_INTERVAL)
+            self.recorder.loop_woke(max(0.0, time.monotonic() - due))
+
+    async def _drain(self) -> None:
+        """Use the grace, as much of it as is needed: let connections end, then let every scraper see that they did."""
+        grace = self._config.shutdown_grace
+        _log.info("shutting down", grace_seconds=grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                async with asyncio.TaskGroup() as tasks:
+                    for tap in self._taps:
+                        tasks.create_task(tap.drain(grace))
+                while self._scrapers.waiting_for(self._sinks.last_event):
+                    self._scraped.clear()
+                    await self._scraped.wait()
+        _log.info("shut down")
+
+
+def run(config: Config, load: Callable[[], Config]) -> int:
+    """Run the exporter until SIGTERM or SIGINT, and return the process's exit status; a second one ends it at once.
+
+    SIGHUP reloads the configuration with `load`. Raises StartError.
+    """
+
+    async def serve() -> None:
+        app = App(config, load)
+        await app.open()
+        # What exists by now stays; a full collection that visits it would stop the relay for 10 ms and more.
+        gc.collect()
+        gc.freeze()
+        stop_on_signals(app.stop)
+        async with asyncio.TaskGroup() as tasks:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(app.reload()))
+            await app.run()
+
+    return run_loop(serve)
+
+
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` at the first SIGTERM or SIGINT; cancel the current task at the second."""
+    task = asyncio.current_task()
+    answers = iter((stop,))
+
+    def signalled() -> None:
+        answer = next(answers, None)
+        if answer is not None:
+            answer()
+        elif task is not None:
+            task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, signalled)
+
+
+def run_loop(main: Callable[[], Coroutine[None, None, None]]) -> int:
+    """Run `main` on uvloop where there is one. Returns the exit status: 1 if it was cancelled, else 0."""
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        from uvloop import new_event_loop as new_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        try:
+            runner.run(main())
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            return 1
+    return 0
