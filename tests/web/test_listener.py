@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from exporter import listening
+from exporter import listening as sockets
 from exporter.config import Address
 from exporter.listening import ListenError
 from exporter.web.errors import ErrorAnswers
@@ -111,14 +111,14 @@ def test_all_interfaces_means_both_kinds_of_address(run: Run, host: str) -> None
 @pytest.mark.parametrize("absent", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
 def test_without_ipv6_all_interfaces_means_ipv4(run: Run, absent: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without IPv6 is listened on all the same."""
-    bind = listening._bind
+    bind = sockets._bind
 
     def without_ipv6(family: socket.AddressFamily, sockaddr: tuple[str, int], backlog: int) -> socket.socket:
         if family == socket.AF_INET6:
             raise OSError(absent, os.strerror(absent))
         return bind(family, sockaddr, backlog)
 
-    monkeypatch.setattr(listening, "_bind", without_ipv6)
+    monkeypatch.setattr(sockets, "_bind", without_ipv6)
 
     async def check() -> None:
         async with serving(hello, address=Address("", 0)) as site:
