@@ -1,0 +1,29 @@
+"""What every test may rely on: the `needs` marker, and an account of what missing programs kept from running."""
+
+import os
+import re
+import shutil
+from collections import Counter
+from typing import Final
+
+import pytest
+
+PROGRAMS_REQUIRED: Final = os.environ.get("TESTS_REQUIRE_PROGRAMS") == "1"
+SKIP_REASON: Final = re.compile(r"needs (?P<program>[\w.-]+)$")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for program in marker.args:
+            if shutil.which(program) is None:
+                give_up = pytest.fail if PROGRAMS_REQUIRED else pytest.skip
+                give_up(f"needs {program}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = (report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
+    missing = Counter(match["program"] for reason in reasons if (match := SKIP_REASON.search(reason)))
+    if missing:
+        terminalreporter.section("missing programs")
+        for program, tests in sorted(missing.items()):
+            terminalreporter.line(f"{program}: {tests} tests skipped")

@@ -1,0 +1,109 @@
+"""Assets: found beside the package, copied whole, and mapped into the wheel exactly as they are found."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from exporter import assets, config
+
+ROOT: Final = Path(__file__).parent.parent
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder`: relative path -> content."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("kind", assets.PATHS)
+def test_a_checkout_has_every_kind(kind: assets.Kind) -> None:
+    """In a checkout each kind of assets is a folder at the top of the repository."""
+    assert assets.root(kind) == ROOT / assets.PATHS[kind]
+
+
+def test_copies_are_laid_out_as_in_the_checkout(tmp_path: Path) -> None:
+    """Dashboards, rules, runbooks and examples are copied byte for byte, under the same relative paths."""
+    written = assets.copy_to(tmp_path / "out")
+    copied = tree(tmp_path / "out")
+    assert {str(path.relative_to(tmp_path / "out")) for path in written} == set(copied)
+    assert all((ROOT / name).read_bytes() == content for name, content in copied.items())
+    for pattern in (
+        r"dashboards/grafana/[\w-]+\.json",
+        r"alerts/rules/[\w-]+\.yaml",
+        r"alerts/runbooks/\w+\.md",
+        r"deploy/config\.example\.yaml",
+        r"deploy/prometheus/prometheus\.yml",
+        r"deploy/systemd/websocket-exporter\.service",
+    ):
+        assert any(re.fullmatch(pattern, name) for name in copied), pattern
+
+
+def test_the_rules_own_tests_stay_in_the_checkout(tmp_path: Path) -> None:
+    """promtool tests are for whoever changes the rules, not for whoever loads them."""
+    assets.copy_to(tmp_path)
+    assert not (tmp_path / "alerts/tests").exists()
+
+
+def test_a_newer_copy_replaces_an_older_one(tmp_path: Path) -> None:
+    """Copying over an earlier copy brings its files up to date and leaves the operator's own alone."""
+    (stale, *_) = assets.copy_to(tmp_path)
+    current = stale.read_bytes()
+    stale.write_text("old")
+    (tmp_path / "alerts/rules/own.yaml").write_text("groups: []")
+    assets.copy_to(tmp_path)
+    assert stale.read_bytes() == current
+    assert (tmp_path / "alerts/rules/own.yaml").read_text() == "groups: []"
+
+
+def test_an_installation_without_assets_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without assets the fault names the kind and the folder looked for, and nothing is written."""
+    monkeypatch.setattr(assets, "_PACKAGE", tmp_path / "site-packages/exporter")
+    sentence = f"this installation carries no dashboards: {tmp_path}/site-packages/dashboards/grafana is not a folder"
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(sentence)}$"):
+        assets.copy_to(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_wheel_is_mapped_as_assets_are_found() -> None:
+    """What the build backend puts below exporter/_assets/ is what this module looks for there."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["sources"] == {path: f"exporter/_assets/{path}" for path in assets.PATHS.values()}
+    assert set(wheel["only-include"]) == {"exporter", *assets.PATHS.values()}
+    assert set(wheel["exclude"]) == {f"/{path}" for path in assets.LEFT_OUT}
+
+
+@pytest.mark.needs("promtool")
+def test_the_example_prometheus_finds_the_rules_beside_it(tmp_path: Path) -> None:
+    """The copied Prometheus configuration is valid and loads the copied alert rules by its relative path."""
+    assets.copy_to(tmp_path)
+    check = subprocess.run(
+        ["promtool", "check", "config", tmp_path / "deploy/prometheus/prometheus.yml"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert re.search(r"SUCCESS: [1-9]\d* rule files found", check.stdout)
+
+
+def test_the_example_configuration_is_sound() -> None:
+    """It loads without a fault, and without a warning: what it shows is safe to copy."""
+    example = config.load({"config.file": str(ROOT / "deploy/config.example.yaml")})
+    assert config.warnings(example) == ()
+    assert set(example.targets) == {tap.target for tap in example.tap} == {"chat"}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_example_unit_is_valid(tmp_path: Path) -> None:
+    """systemd accepts every setting of the unit; only the program is elsewhere."""
+    unit = (ROOT / "deploy/systemd/websocket-exporter.service").read_text()
+    here = tmp_path / "websocket-exporter.service"
+    here.write_text(unit.replace("/opt/websocket-exporter/bin/websocket-exporter", "/bin/true"))
+    verify = ["systemd-analyze", "verify", "--man=no", here]
+    done = subprocess.run(verify, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
