@@ -23,6 +23,9 @@ Consumer = Callable[[bytes], None]
 REJECTED_STATUSES: Final = (400, 401, 403, 404, 426, 429, 500, 502, 503, 504)
 """HTTP statuses that are a label value of their own; any other is `other`."""
 
+MAX_PEER_TEXT: Final = 1024
+"""Characters kept of each text that a client said of itself."""
+
 
 def status_label(status: int) -> str:
     """The bounded label of the HTTP status that rejected a handshake."""
@@ -127,7 +130,9 @@ class ConnectionObserver:
         watch = self._answered("accepted", "101")
         if watch is None:
             return
-        peer = Peer(self._address, request.host, request.path, request.user_agent, response.subprotocol)
+        # These live as long as the connection does, and may be as long as a head.
+        texts = (request.host, request.path, request.user_agent, response.subprotocol)
+        peer = Peer(self._address, *(text[:MAX_PEER_TEXT] for text in texts))
         websocket = WebSocket(watch, peer, deflate=response.deflate, sink=self._sink, clock=self._clock)
         self._websocket = websocket
         self._http = None

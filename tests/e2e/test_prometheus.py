@@ -120,9 +120,8 @@ def test_the_1009_spike_fires(monitor: Prometheus) -> None:
 
 def test_a_restart_whose_clients_stay_calm_is_no_storm(monitor: Prometheus) -> None:
     """Losing connections is not enough for a storm: it takes what clients do then."""
-    eventually(
-        lambda: monitor.query("job_target_source:websocket_connections_lost:increase30m >= 20"), 60, "the loss is recorded"
-    )
+    lost = "job_target_source:websocket_connections_lost:increase30m >= 20"
+    eventually(lambda: monitor.query(lost), 60, "the loss is recorded")
     assert "WebSocketReconnectStorm" not in monitor.alerts()
 
 
