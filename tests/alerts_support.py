@@ -1,0 +1,179 @@
+"""Services simulated second by second, as Prometheus scrapes them, and promtool judging the alert rules over them.
+
+A `Service` is told what happens to it (accept, reject, close, a replica starts or ends) at which second; it turns
+that into the series a scraper would have stored: counters born at zero, a phase of its own for each replica, stale
+markers where a replica left. `promtool` then evaluates the shipped rules over these series.
+"""
+
+import random
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from exporter.metrics import catalogue
+
+ALERTS: Final = Path(__file__).parent.parent / "alerts"
+RULES: Final = ALERTS / "rules/websocket.yaml"
+
+JOB: Final = "chat/pods"
+TARGET: Final = "chat"
+
+Labels = tuple[tuple[str, str], ...]
+Test = dict[str, Any]
+
+_CLASSES: Final = {
+    "1000": "normal",
+    "1001": "going_away",
+    "1006": "abnormal",
+    "1009": "too_big",
+    "1011": "internal_error",
+}
+_BORN: Final = tuple(
+    (catalogue.CLOSES.name, (("code", code), ("class", close_class), ("initiator", initiator)))
+    for code, close_class in _CLASSES.items()
+    for initiator in ("client", "server")
+) + tuple(
+    (catalogue.HANDSHAKES.name, (("outcome", outcome), ("status", status)))
+    for outcome, status in (
+        ("accepted", "101"),
+        ("rejected", "401"),
+        ("rejected", "503"),
+        ("failed", "refused"),
+        ("failed", "closed"),
+        ("failed", "timeout"),
+    )
+)
+
+
+@dataclass
+class Replica:
+    """One life of one replica: `born` and `died` are seconds; events at or after `died` are nobody's.
+
+    A later life with the same `instance` is a restart in place.
+    """
+
+    instance: str
+    born: int = 0
+    died: int | None = None
+    source: str = "tap"
+    events: list[tuple[float, str, Labels]] = field(default_factory=list)
+
+    def alive(self, at: float) -> bool:
+        return self.born <= at and (self.died is None or at < self.died)
+
+    def open_at(self, at: float) -> int:
+        """Connections accepted before `at` and not closed by then."""
+        accepted = ("outcome", "accepted")
+        before = [labels[0] for time, _, labels in self.events if time < at]
+        return sum(first == accepted for first in before) - sum(first[0] == "code" for first in before)
+
+    def close(self, at: float, code: str = "1001", initiator: str = "server", count: int = 1) -> None:
+        labels = (("code", code), ("class", _CLASSES[code]), ("initiator", initiator))
+        self.events += [(at, catalogue.CLOSES.name, labels)] * count
+
+    def handshake(self, at: float, outcome: str = "accepted", status: str = "101", count: int = 1) -> None:
+        self.events += [(at, catalogue.HANDSHAKES.name, (("outcome", outcome), ("status", status)))] * count
+
+    def reject(self, at: float, status: str = "503", count: int = 1) -> None:
+        self.handshake(at, "rejected", status, count)
+
+    def fail(self, at: float, status: str, count: int = 1) -> None:
+        self.handshake(at, "failed", status, count)
+
+    def samples(self, times: Iterable[int]) -> dict[tuple[str, Labels], list[tuple[int, int]]]:
+        """Series (name, own labels) -> (time, value) of each scrape at `times`, of this life alone."""
+        counters: Counter[tuple[str, Labels]] = Counter()
+        pending = sorted(self.events, reverse=True)
+        series: dict[tuple[str, Labels], list[tuple[int, int]]] = {}
+        for time in times:
+            while pending and pending[-1][0] <= time:
+                counters[pending.pop()[1:]] += 1
+            closed = sum(count for (name, _), count in counters.items() if name == catalogue.CLOSES.name)
+            accepted = counters[(catalogue.HANDSHAKES.name, (("outcome", "accepted"), ("status", "101")))]
+            for key in {*_BORN, *counters}:
+                series.setdefault(key, []).append((time, counters[key]))
+            series.setdefault((catalogue.CONNECTIONS_ACTIVE.name, ()), []).append((time, accepted - closed))
+            series.setdefault((catalogue.TARGET_CREATED.name, ()), []).append((time, self.born))
+        return series
+
+
+@dataclass
+class Service:
+    """The replicas of one service, dead and alive."""
+
+    replicas: list[Replica] = field(default_factory=list)
+
+    def start(self, instance: str, at: int = 0, source: str = "tap") -> Replica:
+        replica = Replica(instance, born=at, source=source)
+        self.replicas.append(replica)
+        return replica
+
+    def anyone(self, at: float, rng: random.Random) -> Replica | None:
+        """A replica that is up at `at`, as a load balancer picks one; None where nobody listens."""
+        alive = [replica for replica in self.replicas if replica.alive(at)]
+        return rng.choice(alive) if alive else None
+
+    def input_series(self, interval: int, end: int, rng: random.Random) -> list[dict[str, str]]:
+        """promtool's `input_series`, one value a second: each instance is scraped every `interval` s, off the grid."""
+        phases = {replica.instance: rng.randrange(1, interval) for replica in self.replicas}
+        points: dict[str, list[tuple[int, str]]] = {}
+        for replica in self.replicas:
+            times = [time for time in range(phases[replica.instance], end, interval) if replica.alive(time)]
+            place = (("job", JOB), ("instance", replica.instance), ("source", replica.source), ("target", TARGET))
+            for (name, labels), values in replica.samples(times).items():
+                series = f"{name}{{{','.join(f'{key}={value!r}' for key, value in (*place, *labels))}}}"
+                points.setdefault(series, []).extend((time, str(value)) for time, value in values)
+        gone = {name: self._stale(name, phases, interval, end) for name in phases}
+        for series, samples in points.items():
+            instance = series.partition("instance='")[2].partition("'")[0]
+            samples += [(time, "stale") for time in gone[instance]]
+        return [{"series": series, "values": _notation(sorted(samples))} for series, samples in points.items()]
+
+    def _stale(self, instance: str, phases: Mapping[str, int], interval: int, end: int) -> list[int]:
+        """The first failed scrape after each life that no other life follows at once."""
+        lives = [replica for replica in self.replicas if replica.instance == instance]
+        misses = [
+            next(time for time in range(phases[instance], end + interval, interval) if time >= replica.died)
+            for replica in lives
+            if replica.died is not None
+        ]
+        return [time for time in misses if time < end and not any(replica.alive(time) for replica in lives)]
+
+
+def _notation(samples: list[tuple[int, str]]) -> str:
+    """promtool's expanding notation for (second, value) pairs on a grid of one second."""
+    return " ".join(_tokens(samples))
+
+
+def _tokens(samples: list[tuple[int, str]]) -> Iterator[str]:
+    last = -1
+    for time, value in samples:
+        if time - last > 1:
+            yield f"_x{time - last - 1}"
+        yield value
+        last = time
+
+
+def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The real promtool; never raises for its verdict."""
+    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=110, check=False)
+
+
+def judge(tests: list[Test], folder: Path, rules: Path = RULES, evaluation_interval: str = "15s") -> str:
+    """Let promtool run `tests` over `rules`; return what it has to say, "" where all of them hold."""
+    groups = [group["name"] for group in yaml.safe_load(rules.read_text())["groups"]]
+    file = folder / "scenario.yaml"
+    document = {
+        "rule_files": [str(rules)],
+        "evaluation_interval": evaluation_interval,
+        "group_eval_order": groups,
+        "tests": tests,
+    }
+    file.write_text(yaml.safe_dump(document, width=1_000_000))
+    done = promtool("test", "rules", file)
+    return "" if done.returncode == 0 else done.stdout + done.stderr

@@ -1,0 +1,288 @@
+"""The alerts as a whole: valid for the real tools, spelt as the catalogue spells, each with its tests and its runbook.
+
+How they behave over simulated services is in test_alerts_scenarios.py.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import pytest
+import yaml
+from structlog.testing import capture_logs
+
+from exporter import closecodes, events
+from exporter.log import CloseLog
+from exporter.metrics import catalogue
+from tests.alerts_support import ALERTS, RULES, promtool
+
+ALERTMANAGER: Final = ALERTS / "alertmanager.example.yaml"
+RUNBOOK_BASE: Final = "https://github.com/websocket-exporter/websocket-exporter/blob/main/alerts/runbooks/"
+SECTIONS: Final = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+
+GROUPS: Final = yaml.safe_load(RULES.read_text())["groups"]
+EVERY_RULE: Final = [rule for group in GROUPS for rule in group["rules"]]
+ALERT_RULES: Final = [rule for rule in EVERY_RULE if "alert" in rule]
+RECORDED: Final = {rule["record"]: rule["expr"] for rule in EVERY_RULE if "record" in rule}
+NAMES: Final = sorted({rule["alert"] for rule in ALERT_RULES})
+
+TEST_FILES: Final = sorted((ALERTS / "tests").glob("*.yaml"))
+PAGES: Final = sorted((ALERTS / "runbooks").iterdir())
+
+PROMETHEUS_OWN: Final = {"up": (), "process_resident_memory_bytes": ()}
+"""What expressions use of other people's metrics, and their labels beside job and instance."""
+SCRAPED_LABELS: Final = {"job", "instance"}
+WORDS: Final = {"and", "or", "unless", "bool", "offset"}
+
+VALUES: Final[Mapping[str, frozenset[str]]] = {
+    "source": frozenset(get_args(events.Source)),
+    "class": frozenset(closecodes.CLASSES),
+    "code": frozenset(closecodes.Vocabulary(frozenset(), frozenset()).labels()),
+    "initiator": frozenset(events.INITIATORS),
+    "outcome": frozenset(get_args(events.HandshakeOutcome)),
+    "status": frozenset(
+        ("101", *catalogue.REJECTED_STATUSES, *catalogue.FAILED_STATUSES, *catalogue.REFUSED_BY_EXPORTER_STATUSES)
+    ),
+    "direction": frozenset(events.DIRECTIONS),
+    "compressed": frozenset({"true", "false"}),
+}
+"""Every value a label can have, of those that rules and runbooks select by."""
+
+
+def annotation_queries() -> Iterator[str]:
+    """The queries that alert descriptions make, with their placeholders filled in."""
+    for rule in ALERT_RULES:
+        for query in re.findall(r'printf "((?:[^"\\]|\\.)*)"', rule["annotations"]["description"]):
+            yield query.replace('\\"', '"').replace("source=%q", 'source="tap"').replace("%q", '"any"')
+
+
+def runbook_queries() -> Iterator[str]:
+    for page in PAGES:
+        yield from re.findall(r"```promql\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+EXPRESSIONS: Final = [*(rule["expr"] for rule in EVERY_RULE), *annotation_queries(), *runbook_queries()]
+
+
+def grouping_labels(expression: str) -> set[str]:
+    """The labels that `expression` groups or matches by."""
+    lists = re.findall(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)", expression)
+    return {label.strip() for labels in lists for label in labels.split(",")}
+
+
+def selectors(expression: str) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Each metric that `expression` selects, with the values that its matchers name."""
+    bare = re.sub(r"\b(?:by|on|without|ignoring)\s*\([^)]*\)|\[[^\]]*\]|\boffset \w+", " ", expression)
+    for match in re.finditer(r"(?<![\w.\"])([a-zA-Z_:][\w:]*)\s*(\(|\{[^}]*\})?", re.sub(r"#.*", "", bare)):
+        name, follows = match[1], match[2] or ""
+        if follows != "(" and name not in WORDS:
+            matchers = re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"', follows)
+            yield name, {label: values.split("|") for label, values in matchers}
+
+
+def labels_of(metric: str) -> set[str]:
+    """The labels of a metric of the catalogue or of a recording. Raises KeyError for one that does not exist."""
+    if metric in RECORDED:
+        return set(metric.partition(":")[0].split("_"))
+    if metric in PROMETHEUS_OWN:
+        return SCRAPED_LABELS | set(PROMETHEUS_OWN[metric])
+    bucket = metric.endswith("_bucket")
+    return (
+        SCRAPED_LABELS | set(catalogue.BY_NAME[metric.removesuffix("_bucket")].labels) | ({"le"} if bucket else set())
+    )
+
+
+def cases_of(name: str) -> Iterator[dict[str, Any]]:
+    for file in TEST_FILES:
+        if file.name.split(".")[0] == name:
+            yield from yaml.safe_load(file.read_text())["tests"]
+
+
+def samples(test: dict[str, Any]) -> Iterator[str]:
+    """The labels of the firing alerts that a promtool test expects."""
+    for alert in test.get("alert_rule_test", []):
+        yield from (str(expected["exp_labels"] | {"alertname": alert["alertname"]}) for expected in alert["exp_alerts"])
+    for query in test.get("promql_expr_test", []):
+        if "ALERTS" in query["expr"]:
+            yield from (expected["labels"] for expected in query["exp_samples"])
+
+
+@pytest.mark.needs("promtool")
+def test_the_rules_are_valid() -> None:
+    """promtool accepts the rule file, and its lint has nothing to say."""
+    done = promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"SUCCESS: {len(EVERY_RULE)} rules found" in done.stdout
+
+
+@pytest.mark.needs("promtool")
+@pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.stem)
+def test_promtool_tests_hold(file: Path) -> None:
+    """Each alert fires, stays silent and keeps its boundary as its promtool tests say."""
+    done = promtool("test", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.needs("amtool")
+def test_the_alertmanager_example_is_valid() -> None:
+    """amtool accepts the example."""
+    done = subprocess.run(
+        ["amtool", "check-config", ALERTMANAGER], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.needs("amtool")
+@pytest.mark.parametrize(("severity", "receiver"), [("critical", "pager"), ("warning", "team")])
+def test_alerts_are_routed_by_severity(severity: str, receiver: str) -> None:
+    """Critical alerts reach the pager, others the team."""
+    command = ["amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", f"--verify.receivers={receiver}"]
+    labels = [f"alertname={NAMES[0]}", f"severity={severity}"]
+    done = subprocess.run([*command, *labels], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_inhibition_names_alerts_that_exist() -> None:
+    """Each alert that an inhibition rule starts from is one of the rules'."""
+    rules = yaml.safe_load(ALERTMANAGER.read_text())["inhibit_rules"]
+    sources = {
+        name for rule in rules for text in rule["source_matchers"] for name in re.findall(r'"(WebSocket\w+)"', text)
+    }
+    assert sources
+    assert sources <= set(NAMES)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_everything_selected_exists(expression: str) -> None:
+    """Metrics, labels and label values in rules, descriptions and runbooks are the catalogue's or a recording's."""
+    found = list(selectors(expression))
+    assert found
+    for metric, matchers in found:
+        assert set(matchers) <= labels_of(metric), metric
+        for label, values in matchers.items():
+            assert label not in VALUES or set(values) <= VALUES[label], f"{metric} never has {label} {values}"
+    known = set().union(*(labels_of(metric) for metric, _ in found))
+    assert grouping_labels(expression) <= known
+
+
+def test_the_expression_reader_sees_what_is_there() -> None:
+    """The reader used above finds metrics, matchers and groupings, and no functions, durations or strings."""
+    expression = (
+        'sum by (job, le) (rate(a_total{x="1|2", y!~"3"}[5m] offset 1h)) > bool 2 and on (z) l:b:c unless up # d'
+    )
+    assert list(selectors(expression)) == [("a_total", {"x": ["1", "2"], "y": ["3"]}), ("l:b:c", {}), ("up", {})]
+    assert grouping_labels(expression) == {"job", "le", "z"}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recordings_are_named_after_what_they_are(name: str) -> None:
+    """level:metric:operation, where the level lists exactly the labels that are left; and somebody uses it."""
+    level, metric, operation = name.split(":")
+    assert re.fullmatch(r"websocket_\w+", metric)
+    assert re.fullmatch(r"[a-z]+(\d+[mhd])?", operation)
+    expression = RECORDED[name]
+    grouped = re.match(r"\s*(?:sum|group|max) by \(([^)]*)\)", expression)
+    left = set(grouped[1].split(", ")) if grouped else labels_of(next(selectors(expression))[0])
+    assert set(level.split("_")) == left
+    assert any(name in other for other in EXPRESSIONS if other != expression)
+
+
+@pytest.mark.parametrize("expression", [*RECORDED.values(), *(rule["expr"] for rule in ALERT_RULES)])
+def test_windows_hold_four_scrapes(expression: str) -> None:
+    """Every range is at least 5 minutes: four scrapes of 60 s and one lost."""
+    minutes = {"m": 1, "h": 60, "d": 1440}
+    assert all(int(count) * minutes[unit] >= 5 for count, unit in re.findall(r"\[(\d+)([mhd])\]", expression))
+    assert len(re.findall(r"\[", expression)) == len(re.findall(r"\[\d+[mhd]\]", expression))
+
+
+def test_a_counter_began_in_the_window_it_is_read_in() -> None:
+    """Where a rule takes a counter's whole value, the seconds it compares with are those of its range."""
+    found = 0
+    for expression in RECORDED.values():
+        for minutes, seconds in re.findall(r"created_timestamp_seconds\[(\d+)m\]\) > time\(\) - (\d+)", expression):
+            found += 1
+            assert int(seconds) == 60 * int(minutes)
+            assert set(re.findall(r"\[(\d+)m\]", expression)) == {minutes}
+    assert found == 3
+
+
+@pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: f"{rule['alert']} {rule['labels']['severity']}")
+def test_an_alert_says_what_it_must(rule: dict[str, Any]) -> None:
+    """A severity, a fixed summary, a description with the labels that tell where, and the address of its runbook."""
+    assert re.fullmatch(r"WebSocket[A-Z]\w+", rule["alert"])
+    assert set(rule["labels"]) == {"severity"}
+    assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert re.fullmatch(r"[A-Z][^{}]*\.", rule["annotations"]["summary"])
+    assert "$labels.job" in rule["annotations"]["description"]
+    assert "irst " in rule["annotations"]["description"], "what to look at first"
+    assert rule["annotations"]["runbook_url"] == f"{RUNBOOK_BASE}{rule['alert']}.md"
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    """Alerts and runbooks are the same set, and the README's table lists it."""
+    assert [page.name for page in PAGES] == [f"{name}.md" for name in NAMES]
+    table = re.findall(r"(?m)^\| \[(\w+)\]\(runbooks/(\w+)\.md\)", (ALERTS / "README.md").read_text())
+    assert sorted(table) == [(name, name) for name in NAMES]
+
+
+def test_every_test_file_belongs_to_an_alert() -> None:
+    """alerts/tests/ holds <AlertName>.yaml, or <AlertName>.<aspect>.yaml, of alerts that exist; each has one."""
+    assert {file.name.split(".")[0] for file in TEST_FILES} == set(NAMES)
+
+
+@pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: f"{rule['alert']} {rule['labels']['severity']}")
+def test_every_alert_is_tested_to_fire_and_to_stay_silent(rule: dict[str, Any]) -> None:
+    """promtool has for it a test that fires with all its annotations, and one that never does."""
+    name, severity = rule["alert"], rule["labels"]["severity"]
+    exact = [one for test in cases_of(name) for case in test.get("alert_rule_test", []) for one in case["exp_alerts"]]
+    assert any(one["exp_labels"]["severity"] == severity and one["exp_annotations"]["description"] for one in exact)
+    silent = [test for test in cases_of(name) if test["name"].startswith("stays silent")]
+    assert silent
+    for test in cases_of(name):
+        assert bool(list(samples(test))) == (test not in silent), test["name"]
+
+
+@pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.stem)
+def test_promtool_tests_are_deterministic_and_off_the_grid(file: Path) -> None:
+    """Groups run in the rule file's order; evaluations do not coincide with the scrapes."""
+    document = yaml.safe_load(file.read_text())
+    assert document["group_eval_order"] == [group["name"] for group in GROUPS]
+    assert document["evaluation_interval"] in {"17s", "61s"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_runbook_has_its_four_sections(page: Path) -> None:
+    """Title and sections are where people expect them at 3 a.m., none is empty, and links lead somewhere."""
+    text = page.read_text()
+    assert text.startswith(f"# {page.stem}\n")
+    headings = re.findall(r"(?m)^## (.+)$", text)
+    assert headings == SECTIONS
+    assert all(len(part.split()) > 30 for part in re.split(r"(?m)^## .+$", text)[1:])
+    assert "```promql" in text
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.needs("promtool")
+def test_runbook_queries_are_promql(tmp_path: Path) -> None:
+    """Every query of a runbook parses."""
+    rules = [{"record": f"runbook:query:{number}", "expr": query} for number, query in enumerate(runbook_queries())]
+    file = tmp_path / "queries.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "runbooks", "rules": rules}]}))
+    done = promtool("check", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_runbooks_read_fields_that_the_log_has() -> None:
+    """The jq filters select the event and the fields of a close's log line."""
+    with capture_logs() as lines:
+        CloseLog().emit(events.Closed(events.Origin("tap", "chat"), "1009", "too_big", "server", 1.0))
+    (line,) = lines
+    filters = [text for page in PAGES for text in re.findall(r"fromjson\? \| (.*?)'", page.read_text())]
+    assert filters
+    for text in filters:
+        assert f'.event == "{line["event"]}"' in text
+        assert set(re.findall(r"(?<![\w\"])\.(\w+)", text)) <= set(line)

@@ -1,0 +1,70 @@
+"""The alerts' promtool tests are worth something: whatever is changed in the rules, one of them notices."""
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.alerts_support import ALERTS, RULES, promtool
+
+MUTANTS: Final = (
+    ("too_big:increase5m >= 20", "too_big:increase5m >= 19", "WebSocketMessageTooBigSpike"),
+    ("too_big:increase5m >= 20", "too_big:increase5m > 20", "WebSocketMessageTooBigSpike"),
+    ("ratio5m >= 0.02", "ratio5m > 0.02", "WebSocketMessageTooBigSpike"),
+    ("ratio5m >= 0.02", "ratio5m >= 0", "WebSocketMessageTooBigSpike"),
+    ("<= 3 * ", "< 3 * ", "WebSocketMessageTooBigSpike.usual"),
+    ("[12h] offset 12h", "[12h]", "WebSocketMessageTooBigSpike.usual"),
+    ("[5m]) > 0\n", "[5m]) >= 0\n", "WebSocketMessageTooBigSpike"),
+    ('{class="too_big"}', "", "WebSocketMessageTooBigSpike"),
+    ('source!="probe"', 'source!="nobody"', "WebSocketMessageTooBigSpike"),
+    ("> time() - 300", "> time()", "WebSocketMessageTooBigSpike"),
+    ("> time() - 300", "> 0", "WebSocketMessageTooBigSpike"),
+    ("keep_firing_for: 5m", "keep_firing_for: 1s", "WebSocketMessageTooBigSpike"),
+    ("increase30m >= 20", "increase30m >= 19", "WebSocketReconnectStorm"),
+    ("increase30m >= 20", "increase30m > 20", "WebSocketReconnectStorm"),
+    ("amplification:ratio5m > 2", "amplification:ratio5m >= 2", "WebSocketReconnectStorm"),
+    ("amplification:ratio5m > 2", "amplification:ratio5m > 2.02", "WebSocketReconnectStorm"),
+    ("denied:increase5m >= 20", "denied:increase5m >= 19", "WebSocketReconnectStorm"),
+    ("denied:increase5m >= 20", "denied:increase5m > 20", "WebSocketReconnectStorm"),
+    ("> 0.2 *", ">= 0.2 *", "WebSocketReconnectStorm"),
+    ('initiator!="client"', 'initiator!="nobody"', "WebSocketReconnectStorm"),
+    ('initiator!="client"', 'initiator="server"', "WebSocketReconnectStorm"),
+    ('class="going_away"', 'code="1001"', "WebSocketReconnectStorm"),
+    ('status!~"refused|closed"', 'status!~"refused"', "WebSocketReconnectStorm"),
+    ('status!~"refused|closed"', 'status!~"refused|closed|timeout"', "WebSocketReconnectStorm"),
+    ('outcome!="refused_by_exporter"', 'outcome!="failed"', "WebSocketReconnectStorm"),
+    (
+        "max_over_time(websocket_connections_active",
+        "-max_over_time(websocket_connections_active",
+        "WebSocketReconnectStorm",
+    ),
+    ("changes(", "0 * changes(", "WebSocketReconnectStorm"),
+    ("[30m]", "[5m]", "WebSocketReconnectStorm"),
+    ("[1h] offset 5m", "[1h] offset 1h", "WebSocketReconnectStorm"),
+    ("[10m] offset 5m", "[10m]", "WebSocketReconnectStorm"),
+    ("for: 1m", "for: 0s", "WebSocketReconnectStorm"),
+    ("for: 3m", "for: 10m", "WebSocketExporterDown"),
+    ("for: 5m", "for: 1m", "WebSocketExporterDown"),
+    ("max by (job) (up", "min by (job) (up", "WebSocketExporterDown"),
+    (
+        "up == 0 and on (job, instance) job_instance:websocket_exporter_build_info:present1d",
+        "up == 0",
+        "WebSocketExporterDown",
+    ),
+)
+"""(what the rule file says, what it must not say, the promtool tests that notice)."""
+
+
+@pytest.mark.matrix
+@pytest.mark.needs("promtool")
+@pytest.mark.parametrize(("text", "mutant", "tests"), MUTANTS)
+def test_the_promtool_tests_bite(text: str, mutant: str, tests: str, tmp_path: Path) -> None:
+    """Each floor, ratio, window and matcher matters: with it changed, a promtool test fails."""
+    rules = RULES.read_text()
+    assert text in rules
+    shutil.copytree(ALERTS / "tests", tmp_path / "tests")
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / RULES.name).write_text(rules.replace(text, mutant))
+    assert promtool("check", "rules", tmp_path / "rules" / RULES.name).returncode == 0
+    assert promtool("test", "rules", tmp_path / "tests" / f"{tests}.yaml").returncode != 0
