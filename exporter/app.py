@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -16,7 +17,7 @@ from exporter.config import Address, Config, ConfigError, diff_for_reload, warni
 from exporter.events import Event, Origin, Sink
 from exporter.listening import ListenError
 from exporter.metrics.recorder import Recorder
-from exporter.sources.tap import Tap
+from exporter.sources.tap import Capacity, Tap
 from exporter.targets import Targets
 from exporter.web.app import Hooks, build
 from exporter.web.errors import ERROR_TOKENS, ErrorAnswers
@@ -26,7 +27,23 @@ from exporter.web.scrapers import Scrapers
 LAG_INTERVAL: Final = 0.25
 """Seconds between two measurements of how late the event loop wakes up."""
 
+RESERVED_DESCRIPTORS: Final = 64
+"""Open files that are not for relaying: listeners, scrapers, clients being refused, the log."""
+
 _log = structlog.get_logger(__name__)
+
+
+def affordable_connections() -> int:
+    """How many connections the limit of open files allows: each takes two descriptors."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, (soft - RESERVED_DESCRIPTORS) // 2)
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many open files as the system grants without asking."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
 
 
 class StartError(Exception):
@@ -64,6 +81,8 @@ class App:
         self.recorder = Recorder(time.time, ERROR_TOKENS)
         self._sinks = _Sinks((self.recorder, log.CloseLog()), time.monotonic)
         self._targets = Targets("tap", config.targets, self.recorder)
+        capacity = Capacity(config.limits_connections or affordable_connections())
+        self.recorder.connection_limit(capacity.limit)
         self._taps = [
             Tap(
                 tap,
@@ -71,6 +90,8 @@ class App:
                 origin=Origin("tap", tap.target),
                 sink=self._sinks,
                 clock=time.monotonic,
+                capacity=capacity,
+                connect_timeout=config.limits_connect_timeout,
             )
             for tap in config.tap
         ]
@@ -188,6 +209,7 @@ def run(config: Config, load: Callable[[], Config]) -> int:
     """
 
     async def serve() -> None:
+        raise_descriptor_limit()
         app = App(config, load)
         await app.open()
         # What exists by now stays; a full collection that visits it would stop the relay for 10 ms and more.

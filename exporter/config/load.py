@@ -1,10 +1,9 @@
 """Reads every layer of the configuration, keeps every fault, and checks what must fit together."""
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from exporter.config import document, values
 from exporter.config.model import (
@@ -20,7 +19,8 @@ from exporter.config.model import (
     Target,
     environment_variable,
 )
-from exporter.config.overlap import dials, same_socket
+from exporter.config.overlap import dials, ip_version, same_socket
+from exporter.config.reader import Place, Reader
 from exporter.config.values import Address, UnixPath, quoted
 
 _NONE_GIVEN: Final[Mapping[str, str]] = MappingProxyType({})
@@ -29,9 +29,8 @@ _TAP_PARSERS: Final[Mapping[str, Callable[[object], object]]] = {
     "upstream": values.parse_upstream,
     "target": values.parse_target_name,
 }
+_TAP_KEYS: Final = (*_TAP_PARSERS, "source_addresses")
 _SECTIONS: Final = {"targets", "tap", *(setting.section for setting in SETTINGS)}
-
-_T = TypeVar("_T")
 
 
 def load(
@@ -43,7 +42,7 @@ def load(
     Taps are taken whole from the first of flags, environment and file that has any.
     Reads a file: on an event loop, call it in a thread.
     """
-    reader = _Reader()
+    reader = Reader()
     file, place, sections = _read_file(reader, flags, environment)
     targets = _read_targets(reader, place.key("targets"), sections.get("targets"))
     layers = (
@@ -56,9 +55,13 @@ def load(
     _check_targets(reader, given, targets)
     _check_listeners(reader, given, settings["web_listen_address"], places["web_listen_address"])
     _check_loops(reader, given)
+    _check_source_addresses(reader, given)
     if reader.faults:
         raise ConfigError(tuple(reader.faults))
-    tap = tuple(TapConfig(tap.listen, tap.upstream, tap.target) for tap in given)  # type: ignore[arg-type]
+    tap = tuple(
+        TapConfig(tap.listen, tap.upstream, tap.target, tap.source_addresses)  # type: ignore[arg-type]
+        for tap in given
+    )
     implied = [tap.target for tap in tap] or [DEFAULT_TARGET]
     return Config(
         targets=MappingProxyType(targets or {name: Target(name) for name in implied}),
@@ -83,87 +86,26 @@ def parse_tap_flag(text: str) -> TapConfig:
     return TapConfig(values.parse_listen(listen), values.parse_upstream(upstream), target)
 
 
-class _Place(NamedTuple):
-    """Where a value was given: a path within the file, or a flag or variable (which has no `file`)."""
-
-    file: str
-    name: str = ""
-
-    def __str__(self) -> str:
-        return ": ".join(filter(None, self))
-
-    def key(self, key: str) -> "_Place":
-        if not self.file:
-            return self
-        spelled = key if re.fullmatch(r"[A-Za-z0-9_.-]+", key) else quoted(key)
-        return _Place(self.file, f"{self.name}.{spelled}" if self.name else spelled)
-
-    def item(self, index: int) -> "_Place":
-        return _Place(self.file, f"{self.name}[{index}]")
-
-
 class _Tap(NamedTuple):
     """A tap as given; None stands for what had a fault."""
 
-    place: _Place
+    place: Place
     listen: Address | None
     upstream: Address | UnixPath | None
     target: str | None
-
-
-class _Reader:
-    """Keeps each fault and goes on, so that one look shows them all."""
-
-    def __init__(self) -> None:
-        self.faults: list[str] = []
-
-    def fault(self, place: _Place, sentence: str) -> None:
-        self.faults.append(f"{place}: {sentence}")
-
-    def value(self, place: _Place, value: object, parse: Callable[[object], _T]) -> _T | None:
-        try:
-            if value is None:
-                raise ValueError("no value")
-            return parse(value)
-        except ValueError as error:
-            self.fault(place, str(error))
-            return None
-
-    def mapping(self, place: _Place, value: object, known: Collection[str] = ()) -> dict[str, Any]:
-        """The entries of a mapping, only those that are `known` if that is given; an empty section has none."""
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            self.fault(place, f"expected a mapping, got {quoted(value)}")
-            return {}
-        for key in value:
-            if known and key not in known:
-                self.fault(place.key(key), f"unknown key; known keys are {', '.join(sorted(known))}")
-        return {key: item for key, item in value.items() if not known or key in known}
-
-    def items(self, place: _Place, value: object) -> Iterable[tuple[_Place, object]]:
-        if value is not None and not isinstance(value, list):
-            self.fault(place, f"expected a list, got {quoted(value)}")
-            return ()
-        return [(place.item(index), item) for index, item in enumerate(value or ())]
-
-    def entries(self, place: _Place, value: object, parsers: Mapping[str, Callable[[object], _T]]) -> dict[str, _T]:
-        """The parsed values of a mapping that may have these keys and no others."""
-        found = self.mapping(place, value, parsers).items()
-        parsed = ((key, self.value(place.key(key), item, parsers[key])) for key, item in found)
-        return {key: item for key, item in parsed if item is not None}
+    source_addresses: tuple[str | None, ...] = ()
 
 
 def _read_file(
-    reader: _Reader, flags: Mapping[str, str], environment: Mapping[str, str]
-) -> tuple[Path | None, _Place, dict[str, Any]]:
+    reader: Reader, flags: Mapping[str, str], environment: Mapping[str, str]
+) -> tuple[Path | None, Place, dict[str, Any]]:
     name = flags.get("config.file")
     if name == "":
-        reader.fault(_Place("", "--config.file"), "names no file")
+        reader.fault(Place("", "--config.file"), "names no file")
     name = name or environment.get(environment_variable("config.file"))
     if not name:
-        return None, _Place("no file"), {}
-    place = _Place(name if name.isprintable() else quoted(name))
+        return None, Place("no file"), {}
+    place = Place(name if name.isprintable() else quoted(name))
     try:
         data, faults = document.parse(document.read_text(Path(name)))
     except document.DocumentError as error:
@@ -174,7 +116,7 @@ def _read_file(
     return Path(name), place, reader.mapping(place, data, _SECTIONS)
 
 
-def _read_targets(reader: _Reader, place: _Place, value: object) -> dict[str, Target]:
+def _read_targets(reader: Reader, place: Place, value: object) -> dict[str, Target]:
     targets = {}
     for name, body in reader.mapping(place, value).items():
         if reader.value(place, name, values.parse_target_name):
@@ -182,7 +124,7 @@ def _read_targets(reader: _Reader, place: _Place, value: object) -> dict[str, Ta
     return targets
 
 
-def _read_target(reader: _Reader, place: _Place, name: str, value: object) -> Target:
+def _read_target(reader: Reader, place: Place, name: str, value: object) -> Target:
     body = reader.mapping(place, value, TARGET_KEYS)
     patterns = {"host": values.parse_host_pattern, "path": values.parse_path_pattern}
 
@@ -201,25 +143,27 @@ def _read_target(reader: _Reader, place: _Place, name: str, value: object) -> Ta
     )
 
 
-def _read_taps(reader: _Reader, place: _Place, value: object) -> list[_Tap]:
+def _read_taps(reader: Reader, place: Place, value: object) -> list[_Tap]:
     taps = []
     for at, item in reader.items(place, value):
-        body = reader.mapping(at, item, _TAP_PARSERS)
+        body = reader.mapping(at, item, _TAP_KEYS)
         if item is not None and not isinstance(item, dict):
             continue
         for key in ("listen", "upstream"):
             if key not in body:
                 reader.fault(at.key(key), "missing")
+        listed = reader.items(at.key("source_addresses"), body.pop("source_addresses", None))
         found: dict[str, Any] = reader.entries(at, body, _TAP_PARSERS)
         target = found.get("target", None if "target" in body else DEFAULT_TARGET)
-        taps.append(_Tap(at, found.get("listen"), found.get("upstream"), target))
+        sources = tuple(reader.value(place, address, values.parse_source_address) for place, address in listed)
+        taps.append(_Tap(at, found.get("listen"), found.get("upstream"), target, sources))
     return taps
 
 
-def _read_tap_texts(reader: _Reader, origin: str, texts: Sequence[str]) -> list[_Tap]:
+def _read_tap_texts(reader: Reader, origin: str, texts: Sequence[str]) -> list[_Tap]:
     taps = []
     for text in texts:
-        place = _Place("", f"{origin} {quoted(text)}")
+        place = Place("", f"{origin} {quoted(text)}")
         tap = reader.value(place, text, lambda value: parse_tap_flag(str(value)))
         if tap is not None:
             taps.append(_Tap(place, tap.listen, tap.upstream, tap.target))
@@ -227,34 +171,34 @@ def _read_tap_texts(reader: _Reader, origin: str, texts: Sequence[str]) -> list[
 
 
 def _read_settings(
-    reader: _Reader,
-    place: _Place,
+    reader: Reader,
+    place: Place,
     sections: Mapping[str, object],
     flags: Mapping[str, str],
     environment: Mapping[str, str],
-) -> tuple[dict[str, Any], dict[str, _Place]]:
+) -> tuple[dict[str, Any], dict[str, Place]]:
     """The value of each setting, and where it came from, by the name of its field; all layers are checked."""
     settings: dict[str, Any] = {}
-    places: dict[str, _Place] = {}
+    places: dict[str, Place] = {}
     bodies = {}
     for section in dict.fromkeys(setting.section for setting in SETTINGS):
         known = [setting.key for setting in SETTINGS if setting.section == section]
         bodies[section] = reader.mapping(place.key(section), sections.get(section), known)
     for setting in SETTINGS:
-        layers: list[tuple[_Place, object]] = [(_Place("", f"the default of {setting.flag}"), setting.default)]
+        layers: list[tuple[Place, object]] = [(Place("", f"the default of {setting.flag}"), setting.default)]
         if setting.key in bodies[setting.section]:
             layers.append((place.key(setting.section).key(setting.key), bodies[setting.section][setting.key]))
         if environment.get(setting.variable):
-            layers.append((_Place("", setting.variable), environment[setting.variable]))
+            layers.append((Place("", setting.variable), environment[setting.variable]))
         if setting.name in flags:
-            layers.append((_Place("", setting.flag), flags[setting.name]))
+            layers.append((Place("", setting.flag), flags[setting.name]))
         for at, value in layers:
             settings[setting.attribute] = reader.value(at, value, setting.parse)
             places[setting.attribute] = at
     return settings, places
 
 
-def _check_targets(reader: _Reader, taps: Sequence[_Tap], targets: Mapping[str, Target]) -> None:
+def _check_targets(reader: Reader, taps: Sequence[_Tap], targets: Mapping[str, Target]) -> None:
     for tap in taps:
         if targets and tap.target is not None and tap.target not in targets:
             reader.fault(
@@ -262,7 +206,7 @@ def _check_targets(reader: _Reader, taps: Sequence[_Tap], targets: Mapping[str, 
             )
 
 
-def _check_listeners(reader: _Reader, taps: Sequence[_Tap], web: Address | None, web_place: _Place) -> None:
+def _check_listeners(reader: Reader, taps: Sequence[_Tap], web: Address | None, web_place: Place) -> None:
     """No two listeners may want the same socket."""
     taken = [(web, web_place)]
     for tap in taps:
@@ -273,7 +217,7 @@ def _check_listeners(reader: _Reader, taps: Sequence[_Tap], web: Address | None,
         taken.append((tap.listen, place))
 
 
-def _check_loops(reader: _Reader, taps: Sequence[_Tap]) -> None:
+def _check_loops(reader: Reader, taps: Sequence[_Tap]) -> None:
     """No chain of taps may lead back to its start: one connection would become endlessly many."""
     following = {here: _tap_behind(tap.upstream, taps) for here, tap in enumerate(taps)}
     for start, tap in enumerate(taps):
@@ -291,3 +235,19 @@ def _check_loops(reader: _Reader, taps: Sequence[_Tap]) -> None:
 def _tap_behind(upstream: Address | UnixPath | None, taps: Sequence[_Tap]) -> int | None:
     reached = (there for there, tap in enumerate(taps) if upstream and tap.listen and dials(upstream, tap.listen))
     return next(reached, None)
+
+
+def _check_source_addresses(reader: Reader, taps: Sequence[_Tap]) -> None:
+    """Each must add local ports to dial from: no address twice, and all of the upstream's family."""
+    for tap in taps:
+        place, upstream = tap.place.key("source_addresses"), quoted(str(tap.upstream))
+        if isinstance(tap.upstream, UnixPath):
+            if tap.source_addresses:
+                reader.fault(place, f"{upstream} is a Unix socket, which is dialled from no address")
+            continue
+        family = tap.upstream and ip_version(tap.upstream.host)
+        for index, address in enumerate(tap.source_addresses):
+            if address and address in tap.source_addresses[:index]:
+                reader.fault(place.item(index), f"{quoted(address)} is given twice")
+            if address and family and ip_version(address) != family:
+                reader.fault(place.item(index), f"{quoted(address)} cannot dial {upstream}, an IPv{family} address")

@@ -61,15 +61,23 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class TapConfig(msgspec.Struct, frozen=True):
-    """One listener that relays to one upstream."""
+    """One listener that relays to one upstream.
+
+    It dials from `source_addresses` in turn, or from where the kernel chooses. They are IP addresses without zone, and
+    all of the upstream's family if that is an address; for a name they may be of both.
+    """
 
     listen: Address
     upstream: Address | UnixPath
     target: str = DEFAULT_TARGET
+    source_addresses: tuple[str, ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be configured. `targets` has every target that a tap names, `shutdown_grace` is seconds."""
+    """Everything that can be configured. `targets` has every target that a tap names; durations are seconds.
+
+    `limits_connections` is None for `auto`: to be derived from the limit of open files.
+    """
 
     targets: Mapping[str, Target]
     tap: tuple[TapConfig, ...]
@@ -78,6 +86,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     web_enable_lifecycle: bool
     log_level: str
     log_format: str
+    limits_connections: int | None = None
+    limits_connect_timeout: float = 5.0
     shutdown_grace: float
     config_file: Path | None = None
 
@@ -149,6 +159,20 @@ SETTINGS: Final = (
         "FORMAT",
         "json, console, or auto: console on a terminal, else JSON lines",
         values.parse_log_format,
+    ),
+    Setting(
+        "limits.connections",
+        "auto",
+        "NUMBER",
+        "most connections relayed at once; auto derives it from the limit of open files",
+        values.parse_connections,
+    ),
+    Setting(
+        "limits.connect-timeout",
+        "5s",
+        "DURATION",
+        "time an upstream has to accept a connection",
+        values.parse_timeout,
     ),
     Setting(
         "shutdown.grace",

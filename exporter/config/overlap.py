@@ -28,6 +28,14 @@ def dials_loopback(upstream: Address | UnixPath) -> bool:
     return isinstance(upstream, Address) and (upstream.host in ("0.0.0.0", "::") or is_loopback(upstream.host))
 
 
+def ip_version(host: str) -> int | None:
+    """4 or 6; None for a name, which may have addresses of both."""
+    try:
+        return ipaddress.ip_address(host).version
+    except ValueError:
+        return None
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` is an address of the loopback interface."""
     try:

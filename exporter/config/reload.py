@@ -56,7 +56,8 @@ def _kept_targets(old: Config, new: Config) -> Iterator[str]:
 
 
 def _relay(tap: TapConfig) -> str:
-    return f"{tap.upstream} (target {tap.target})"
+    sources = f", from {', '.join(tap.source_addresses)}" if tap.source_addresses else ""
+    return f"{tap.upstream} (target {tap.target}{sources})"
 
 
 def _shown(value: object) -> str:
@@ -65,5 +66,7 @@ def _shown(value: object) -> str:
             return str(value).lower()
         case float():
             return show_duration(value)
+        case None:  # limits.connections, the one setting that can be derived
+            return "auto"
         case _:
             return str(value)

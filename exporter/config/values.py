@@ -21,6 +21,7 @@ _MAX_UNIX_PATH: Final = 107  # sun_path holds 108 bytes, the last of them NUL: u
 _MAX_PAYLOAD: Final = (1 << 63) - 1  # RFC 6455 section 5.2
 _SIZE_UNITS: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _MAX_DURATION: Final = 24 * 3600.0
+_MAX_CONNECTIONS: Final = 1_000_000
 _SHOWN: Final = 80
 
 
@@ -143,6 +144,36 @@ def parse_duration(value: object) -> float:
 def show_duration(seconds: float) -> str:
     """A duration as it may be written: `25s`, `0.5s` as `500ms`."""
     return f"{seconds:.0f}s" if seconds == round(seconds) else f"{seconds * 1000:.0f}ms"
+
+
+def parse_timeout(value: object) -> float:
+    """Seconds: a duration of at least 1 ms."""
+    seconds = parse_duration(value)
+    if not seconds:
+        raise ValueError(f"{quoted(value)} is shorter than 1ms")
+    return seconds
+
+
+def parse_connections(value: object) -> int | None:
+    """A number from 1 to a million, or None for `auto`."""
+    text = _text_or_number(value)
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= _MAX_CONNECTIONS:
+        raise ValueError(f"{quoted(value)} is neither auto nor a number between 1 and {_MAX_CONNECTIONS}")
+    return int(text)
+
+
+def parse_source_address(value: object) -> str:
+    """An IPv4 or IPv6 address to dial from, in its shortest spelling."""
+    text = _text(value)
+    if not _parses(ipaddress.ip_address, text):
+        raise ValueError(f"{quoted(value)} is not an IP address")
+    address = ipaddress.ip_address(text)
+    of_a_link = address.version == 6 and (address.is_link_local or "%" in text)  # RFC 4007: needs an interface too
+    if address.is_unspecified or address.is_multicast or of_a_link:
+        raise ValueError(f"{quoted(value)} is unspecified, multicast or link-local: nothing can be dialled from it")
+    return str(address)
 
 
 def parse_boolean(value: object) -> bool:

@@ -126,6 +126,9 @@ HTTP_ERRORS: Final = Metric(
 TAP_BUFFERED: Final = Metric(
     "websocket_exporter_tap_buffered_bytes", "gauge", "Bytes the tap holds for peers that do not read."
 )
+TAP_CONNECTION_LIMIT: Final = Metric(
+    "websocket_exporter_tap_connection_limit", "gauge", "Connections that all taps together relay at most."
+)
 LOG_LINES_DROPPED: Final = Metric(
     "websocket_exporter_log_lines_dropped_total",
     "counter",

@@ -88,10 +88,11 @@ class Recorder(Collector):
         self._overflow = self._values(catalogue.LABEL_OVERFLOW)
         self._http_errors = self._values(catalogue.HTTP_ERRORS)
         self._buffered = self._values(catalogue.TAP_BUFFERED)
+        self._connection_limit = self._values(catalogue.TAP_CONNECTION_LIMIT)
+        self._log_lines_dropped = self._values(catalogue.LOG_LINES_DROPPED)
         self._loop_lag = self._histogram(catalogue.LOOP_LAG)
         self._reload_successful = self._values(catalogue.RELOAD_SUCCESSFUL)
         self._reload_time = self._values(catalogue.RELOAD_SUCCESS_TIME)
-        self._log_lines_dropped = self._values(catalogue.LOG_LINES_DROPPED)
         self.buffered_bytes: Callable[[], int] = lambda: 0
         self.dropped_lines: Callable[[], int] = lambda: 0
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -140,6 +141,10 @@ class Recorder(Collector):
     def loop_woke(self, late: float) -> None:
         """Count how many seconds later than asked the event loop woke up."""
         self._loop_lag.observe(late)
+
+    def connection_limit(self, limit: int) -> None:
+        """Note how many connections all taps together may relay."""
+        self._connection_limit.set(limit)
 
     def config_loaded(self, *, successful: bool) -> None:
         """Note how the last load of the configuration went."""

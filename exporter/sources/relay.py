@@ -9,20 +9,22 @@ FIN is relayed as FIN, so half-closed connections stay so; RST is relayed as RST
 has taken everything, so at most one read (READ_SIZE) waits per direction.
 """
 
-import asyncio
 import contextlib
 import errno
-import os
-import select
 import socket
 import struct
 from typing import Final, Protocol
 
 from exporter.events import EndKind, Side
+from exporter.sources.poller import ENDED, FAILED, READ, WRITE, Poller
 from exporter.wire.connection import ConnectionObserver
 
 READ_SIZE: Final = 256 * 1024
 """Bytes read at once; also the most that waits in memory per direction."""
+
+# One buffer for every socket: reading into a new one of this size each time would have malloc map and unmap it,
+# which makes a small message cost three to four times as much, depending on how the heap happens to look.
+_BUFFER: Final = memoryview(bytearray(READ_SIZE))
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _KINDS: Final[dict[int | None, EndKind]] = {
@@ -37,8 +39,7 @@ class _End:
 
     __slots__ = (
         "_fd",
-        "_getsockopt",
-        "_recv",
+        "_recv_into",
         "_relay",
         "_send",
         "error",
@@ -57,78 +58,101 @@ class _End:
         self.side = side
         self.sock = sock
         self._fd = sock.fileno()
-        self._recv = sock.recv
+        self._recv_into = sock.recv_into
         self._send = sock.send
-        self._getsockopt = sock.getsockopt
         self.reading = False
         self.unsent = b""  # taken from the other side, not yet taken by this one
         self.finished = False  # its FIN has been read
         self.error: OSError | None = None  # why it takes nothing any more
 
-    def readable(self) -> None:
+    def ready(self, events: int) -> None:
+        """Act on what the poller saw."""
+        if events == READ:
+            self._read()
+            return
+        if events & WRITE and self.unsent:
+            self._write()
+        if self._relay.closed:
+            return
+        if self.reading:
+            # Errors too are read, behind what came before them.
+            if events & (READ | FAILED | ENDED):
+                self._read()
+        elif events & FAILED:
+            self._last_words()
+            self._relay.reset(self, self.error or OSError(errno.ECONNRESET, "reset while not read"))
+        elif events & ENDED:
+            self._relay.poller.forget(self._fd)  # it would be called for without end; `resume` watches it again
+
+    def _read(self) -> None:
         """Forward what this side sent, then observe it."""
         try:
-            data = self._recv(READ_SIZE)
+            size = self._recv_into(_BUFFER)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._relay.reset(self, self.error or error)
             return
-        other = self.other
-        if not data:
+        if not size:
             if self.error is None:
                 self._relay.fin(self)
             else:
                 self._relay.reset(self, self.error)
             return
+        data = _BUFFER[:size]
+        other = self.other
         try:
             sent = other._send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
+            self.observe(bytes(data))  # it was said, although nobody is left to hear it
             self.pause()
             other.broken(error)
             return
-        if sent != len(data):
+        if sent != size:
             self.pause()
-            other.hold(data[sent:])
-        elif self.error or (number := self._getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
-            self.read_to_end(self.error or OSError(number, os.strerror(number)))
-        self.observe(data)
+            other.hold(bytes(data[sent:]))
+        self.observe(bytes(data))
 
     def observe(self, data: bytes) -> None:
         """Show the observer what has been forwarded."""
         raise NotImplementedError
 
+    def _last_words(self) -> None:
+        """Observe what can no longer be forwarded: it may say why this side is gone."""
+        with contextlib.suppress(OSError):
+            while size := self._recv_into(_BUFFER):
+                self.observe(bytes(_BUFFER[:size]))
+
     def hold(self, data: bytes) -> None:
         """Keep what this side would not take yet; it is sent as soon as the side reads on."""
-        self.unsent = data
-        self._relay.stalled(self)
-        self._relay.loop.add_writer(self._fd, self.writable)
+        self._keep(data)
+        self._watch()
 
-    def writable(self) -> None:
+    def _write(self) -> None:
         """Send what was held, then let the other side go on."""
         try:
             sent = self._send(self.unsent)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self.release()
+            self._keep(b"")
+            self._watch()
             self.broken(error)
             return
-        self.unsent = self.unsent[sent:]
+        self._keep(self.unsent[sent:])
         if self.unsent:
             return
-        self.release()
+        self._watch()
         if self.other.finished:
             self._relay.pass_fin(self)
         else:
             self.other.resume()
 
-    def release(self) -> None:
-        """Hold nothing any more."""
-        self.unsent = b""
-        self._relay.loop.remove_writer(self._fd)
+    def _keep(self, data: bytes) -> None:
+        self._relay.owner.buffered += len(data) - len(self.unsent)
+        self.unsent = data
 
     def broken(self, error: OSError) -> None:
         """Writing to this side failed. It is gone, but what it said last may still be unread and comes first."""
@@ -142,40 +166,30 @@ class _End:
         """Read this side, unless it ended or the other side has not taken what was read before."""
         if not (self.reading or self.finished or self.other.unsent or self.other.error):
             self.reading = True
-            self._relay.loop.add_reader(self._fd, self.readable)
-
-    def read_to_end(self, error: OSError) -> None:
-        """This side has failed, and may have said more than was read.
-
-        uvloop calls for a failed socket just once, however much is left to read in it.
-        """
-        self.error = error
-        self._relay.loop.remove_reader(self._fd)
-        self._relay.loop.call_soon(self.readable)
+            self._watch()
 
     def pause(self) -> None:
         """Stop reading this side."""
         if self.reading:
             self.reading = False
-            self._relay.loop.remove_reader(self._fd)
-            self._relay.stalled(self)
+            self._watch()
+
+    def _watch(self) -> None:
+        events = (READ if self.reading else 0) | (WRITE if self.unsent else 0)
+        self._relay.poller.watch(self._fd, events, self.ready)
+
+    def finish_writing(self) -> None:
+        """Send this side a FIN."""
+        with contextlib.suppress(OSError):  # already gone: reading it will tell
+            self.sock.shutdown(socket.SHUT_WR)
 
     def close(self, *, with_reset: bool = False) -> None:
         """Close the socket: by RST if so asked, else as the kernel finds right."""
-        self.pause()
-        self.release()
+        self._keep(b"")
+        self._relay.poller.forget(self._fd)
         if with_reset and self.sock.family != socket.AF_UNIX:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.sock.close()
-
-    def vanished(self) -> bool:
-        """Whether this side has reset the connection, which nobody notices while it is not read."""
-        if self.reading:
-            return False
-        poll = select.poll()
-        poll.register(self._fd, 0)
-        gone = select.POLLERR if self.error is None else select.POLLERR | select.POLLHUP
-        return any(events & gone for _, events in poll.poll(0))
 
 
 class _ClientEnd(_End):
@@ -199,11 +213,9 @@ class _ServerEnd(_End):
 
 
 class RelayOwner(Protocol):
-    """Who started a relay."""
+    """Who starts relays. `buffered` is the bytes that all of its relays hold for sides that do not read."""
 
-    def relay_stalled(self, relay: "Relay") -> None:
-        """One of its sides is not being read: `relay.check` must be called about once a second."""
-        ...
+    buffered: int
 
     def relay_closed(self, relay: "Relay") -> None:
         """It is over."""
@@ -217,19 +229,20 @@ class RelayOwner(Protocol):
 class Relay:
     """Two connected sockets and the observer of what passes between them. Owns both, and closes both."""
 
-    __slots__ = ("_client", "_owner", "_server", "loop", "observer")
+    __slots__ = ("_client", "_server", "closed", "observer", "owner", "poller")
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         client: socket.socket,
         server: socket.socket,
         observer: ConnectionObserver,
+        poller: Poller,
         owner: RelayOwner,
     ) -> None:
-        self.loop = loop
         self.observer = observer
-        self._owner = owner
+        self.poller = poller
+        self.owner = owner
+        self.closed = False
         self._client = _ClientEnd(self, "client", client)
         self._server = _ServerEnd(self, "server", server)
         self._client.other = self._server
@@ -240,24 +253,10 @@ class Relay:
         self._client.resume()
         self._server.resume()
 
-    @property
-    def buffered(self) -> int:
-        """Bytes held for sides that do not read."""
-        return len(self._client.unsent) + len(self._server.unsent)
-
-    def check(self) -> bool:
-        """Notice a reset by a side that is not being read. Returns whether it must be checked again."""
-        for end in (self._client, self._server):
-            if end.sock.fileno() < 0:
-                return False
-            if end.vanished():
-                self.reset(end, OSError(errno.ECONNRESET, "reset while not read"))
-                return False
-        return not (self._client.reading and self._server.reading)
-
     def cut(self) -> None:
         """End both connections because the exporter ends; the clients see no Close frame, which is the truth."""
         self.observer.transport_ended("exporter", "fin")
+        self.observer.unanswered("refused_by_exporter", "draining")
         self._close()
 
     # Told by the two ends.
@@ -272,8 +271,7 @@ class Relay:
 
     def pass_fin(self, end: _End) -> None:
         """Everything has been sent to `end`: send it the other side's FIN too."""
-        with contextlib.suppress(OSError):  # already gone: reading it will tell
-            end.sock.shutdown(socket.SHUT_WR)
+        end.finish_writing()
         if end.finished and not end.other.unsent:
             self._close()
 
@@ -282,22 +280,17 @@ class Relay:
         self.observer.transport_ended(end.side, _KINDS.get(error.errno, "error"))
         self._close(reset=end.other)
 
-    def stalled(self, end: _End) -> None:
-        """`end` is not read for now."""
-        self._owner.relay_stalled(self)
-
     def observing_failed(self, fault: Exception) -> None:
         """Go on unobserved."""
         self.observer.fail()
-        self._owner.observing_failed(fault)
+        self.owner.observing_failed(fault)
 
     def _close(self, reset: _End | None = None) -> None:
-        if self._client.sock.fileno() < 0:
-            return  # a callback that was already due when the other side closed both
+        self.closed = True
         for end in (self._client, self._server):
             end.close(with_reset=end is reset)
         try:
             self.observer.finish()
         except Exception as fault:
-            self._owner.observing_failed(fault)
-        self._owner.relay_closed(self)
+            self.owner.observing_failed(fault)
+        self.owner.relay_closed(self)

@@ -1,0 +1,127 @@
+"""What a relay passes on, over real sockets: bytes, FIN, and the pace of whoever reads."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import pytest
+
+from exporter.sources.relay import READ_SIZE
+from exporter.wire import upgrade
+from tests.support.loops import conversation, in_both_loops
+from tests.support.peers import Pair, Peer, connected, opened, relayed
+from tests.support.watching import watching
+
+MIB: Final = 1 << 20
+BUFFERED: Final = "websocket_exporter_tap_buffered_bytes"
+
+
+def pieces(data: bytes, random: Random) -> Iterator[bytes]:
+    """`data` in pieces of every order of magnitude."""
+    start = 0
+    while start < len(data):
+        size = int(10 ** random.uniform(0, 5.7))
+        yield data[start : start + size]
+        start += size
+
+
+async def say(peer: Peer, data: bytes, random: Random) -> None:
+    for piece in pieces(data, random):
+        await peer.send(piece)
+    peer.finish()
+
+
+def sides(pair: Pair, writer: str) -> tuple[Peer, Peer]:
+    """Who writes and who reads."""
+    return (pair.client, pair.server) if writer == "client" else (pair.server, pair.client)
+
+
+@pytest.mark.parametrize("upstream", ["tcp", "unix"])
+@in_both_loops
+@conversation
+async def test_every_byte_arrives_as_it_was_sent(loop: str, upstream: str, tmp_path: Path) -> None:
+    """Megabytes in both directions at once, in any split, arrive byte for byte, with a FIN behind them."""
+    random = Random(11009)
+    question, answer = random.randbytes(3 * MIB), random.randbytes(5 * MIB)
+    async with relayed(tmp_path / "service" if upstream == "unix" else None) as pair, asyncio.TaskGroup() as tasks:
+        tasks.create_task(say(pair.client, question, random))
+        tasks.create_task(say(pair.server, answer, random))
+        asked = tasks.create_task(pair.server.rest())
+        answered = tasks.create_task(pair.client.rest())
+        received = [hashlib.sha256(await all_of_it).digest() for all_of_it in (asked, answered)]
+        assert received == [hashlib.sha256(sent).digest() for sent in (question, answer)]
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+@in_both_loops
+@conversation
+async def test_a_half_close_stays_half(loop: str, first: str) -> None:
+    """Whoever has sent its FIN goes on receiving, until the other side has ended too."""
+    async with relayed() as pair:
+        early, late = sides(pair, first)
+        await early.send(b"all I had to say")
+        early.finish()
+        assert await late.rest() == b"all I had to say"
+        for word in (b"and ", b"yet ", b"more"):
+            await late.send(word)
+            assert await early.read(len(word)) == word
+        late.finish()
+        assert await early.rest() == b""
+
+
+@pytest.mark.parametrize("writer", ["client", "server"])
+@in_both_loops
+@conversation
+async def test_a_side_that_does_not_read_stops_the_other_from_writing(loop: str, writer: str) -> None:
+    """The tap holds one read at most for a side that does not read; all arrives once it does, and nothing is held."""
+    async with relayed() as pair:
+        writing, reading = sides(pair, writer)
+        written = await writing.fill()
+        held = (await pair.watched.scrape()).value(BUFFERED)
+        assert 0 < held <= READ_SIZE
+        writing.finish()  # behind everything that is still on its way
+        assert hashlib.sha256(await reading.rest()).digest() == written
+        assert (await pair.watched.scrape()).value(BUFFERED) == 0
+        await reading.send(b"the other direction was never stopped")
+        assert await writing.read(5) == b"the o"
+
+
+@conversation
+async def test_a_stopped_direction_does_not_stop_the_other() -> None:
+    """A server that does not read what the client uploads can still talk to it."""
+    async with relayed() as pair:
+        await pair.client.fill()
+        for _ in range(3):
+            await pair.server.send(b"patience")
+            assert await pair.client.read(8) == b"patience"
+
+
+@conversation
+async def test_what_a_client_says_before_the_upstream_is_dialled_arrives() -> None:
+    """Bytes that came with the connection, and even its end, are kept for the upstream."""
+    with opened(backlog=1) as door:
+        async with watching(door.address) as watched:
+            with await connected(watched.address) as client:
+                client.sock.send(b"first words")
+                client.finish()
+                assert await (await door.accept()).rest() == b"first words"
+
+
+@conversation
+async def test_a_fault_in_observing_never_stops_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If our own parser fails, the connection is relayed on unread, and counted as `internal_error`."""
+
+    def fail(key: bytes) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(upgrade, "accept_value", fail)
+    async with relayed() as pair:
+        await pair.upgrade()
+        await pair.client.send(b"still here?")
+        assert await pair.server.read(11) == b"still here?"
+        page = await pair.watched.scrape()
+        assert page.counted("websocket_exporter_unparsed_streams_total", "reason") == {("internal_error",): 1}
+        assert page.value("websocket_closes_total") == page.value("websocket_connections_active") == 0
