@@ -89,6 +89,11 @@ def started(*words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
         ([TAP, "--log.level=loud"], '--log.level: "loud" is not one of debug, info, warning, error'),
         ([TAP, "--web.listen-address=:x"], '--web.listen-address: ":x" is not a port between 0 and 65535'),
         ([TAP, "--shutdown.grace", "25"], '--shutdown.grace: "25" is not a duration like 25s, 2m or 500ms'),
+        (
+            [TAP, "--limits.connections=none"],
+            '--limits.connections: "none" is neither auto nor a number between 1 and 1000000',
+        ),
+        ([TAP, "--limits.connect-timeout=0"], '--limits.connect-timeout: "0" is shorter than 1ms'),
         ([TAP, "--config.file=/no/such"], "cannot read /no/such: no such file"),
         (["check-config"], "check-config needs a FILE; see --help"),
         (["check-config", "a", "b"], "unexpected argument b; see --help"),
@@ -447,7 +452,7 @@ def test_reload_reads_every_layer_again(run: Callable[..., Running], tmp_path: P
     file.write_text("probe: []")
     running.process.send_signal(signal.SIGHUP)
     event = running.wait_for("configuration not reloaded, the old one stays in force")
-    assert event["faults"] == [f"{file}: probe: unknown key; known keys are log, shutdown, tap, targets, web"]
+    assert event["faults"] == [f"{file}: probe: unknown key; known keys are limits, log, shutdown, tap, targets, web"]
 
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(20) == 0

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -33,7 +34,15 @@ from exporter.config import (
     quoted,
 )
 from exporter.config.document import MAX_BYTES
-from exporter.config.values import parse_boolean, parse_duration, parse_size, show_duration
+from exporter.config.values import (
+    parse_boolean,
+    parse_connections,
+    parse_duration,
+    parse_size,
+    parse_source_address,
+    parse_timeout,
+    show_duration,
+)
 
 TESTDATA: Final = Path(__file__).parent / "testdata" / "config"
 REFERENCE: Final = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -141,6 +150,13 @@ def test_shared_aliases_cost_nothing(tmp_path: Path) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("value", ["", "[]"])
+def test_no_source_addresses(tmp_path: Path, value: str) -> None:
+    """An empty list is none: the kernel chooses, also for a Unix socket."""
+    found = load_text(tmp_path, f'tap: [{{listen: ":8080", upstream: "unix:/run/x", source_addresses: {value}}}]')
+    assert found.tap[0].source_addresses == ()
+
+
 # -- what a good file gives
 
 GOOD: Final = """
@@ -155,11 +171,13 @@ targets:
 tap:
   - {listen: "0.0.0.0:8080", upstream: "127.0.0.1:8081", target: chat}
   - {listen: "[::1]:8080", upstream: "unix:/run/app.sock", target: no}
+  - {listen: ":8082", upstream: "app:80", target: no, source_addresses: [10.0.0.2, "FD00:0::2"]}
   - listen: localhost:0
     upstream: "[fe80::1%eth0]:80"
     target: 404
 web: {listen_address: "127.0.0.1:9303", telemetry_path: /internal/metrics, enable_lifecycle: true}
 log: {level: warn, format: json}
+limits: {connections: 5000, connect_timeout: 1s500ms}
 shutdown: {grace: 1m30s}
 """
 
@@ -181,12 +199,14 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert found.tap == (
         TapConfig(Address("0.0.0.0", 8080), Address("127.0.0.1", 8081), "chat"),
         TapConfig(Address("::1", 8080), UnixPath("/run/app.sock"), "no"),
+        TapConfig(Address("", 8082), Address("app", 80), "no", ("10.0.0.2", "fd00::2")),
         TapConfig(Address("localhost", 0), Address("fe80::1%eth0", 80), "404"),
     )
     assert found.web_listen_address == Address("127.0.0.1", 9303)
     assert found.web_telemetry_path == "/internal/metrics"
     assert found.web_enable_lifecycle is True
     assert (found.log_level, found.log_format) == ("warning", "json")
+    assert (found.limits_connections, found.limits_connect_timeout) == (5000, 1.5)
     assert found.shutdown_grace == 90.0
     assert found.config_file == tmp_path / "config.yaml"
 
@@ -201,6 +221,8 @@ def test_defaults() -> None:
         web_enable_lifecycle=False,
         log_level="info",
         log_format="auto",
+        limits_connections=None,
+        limits_connect_timeout=5.0,
         shutdown_grace=25.0,
     )
 
@@ -250,6 +272,8 @@ LAYERS: Final = {
     "web.enable-lifecycle": ("true", "false", "true"),
     "log.level": ("debug", "warning", "error"),
     "log.format": ("json", "console", "auto"),
+    "limits.connections": ("1", "1000000", "007"),
+    "limits.connect-timeout": ("1ms", "2s", "24h"),
     "shutdown.grace": ("1s", "2s", "3s"),
 }
 
@@ -291,6 +315,13 @@ def test_taps_come_from_one_layer(tmp_path: Path) -> None:
     environment["WEBSOCKET_EXPORTER_TAP"] = " :2=10.0.0.5:2,target=a\n:3=unix:/run/x "
     assert [tap.listen.port for tap in load(environment=environment).tap] == [2, 3]
     assert [tap.listen.port for tap in load(taps=[":4=10.0.0.5:4"], environment=environment).tap] == [4]
+
+
+def test_flag_overrules_a_number_by_auto(tmp_path: Path) -> None:
+    """`auto` is a value like others: given by a flag it replaces the file's number."""
+    text = "limits: {connections: 5000}"
+    assert load_text(tmp_path, text).limits_connections == 5000
+    assert load_text(tmp_path, text, **{"limits.connections": "auto"}).limits_connections is None
 
 
 def test_environment_variable_names() -> None:
@@ -504,6 +535,47 @@ def test_what_is_no_boolean(value: object) -> None:
         parse_boolean(value)
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("1ms", 0.001), ("5s", 5), ("24h", 86400)])
+def test_timeouts(text: str, seconds: float) -> None:
+    """A timeout is a duration that is not nothing."""
+    assert parse_timeout(text) == seconds
+
+
+@pytest.mark.parametrize("value", ["0", 0, "0s", "0m0s0ms"])
+def test_no_time_is_no_timeout(value: object) -> None:
+    """Zero would refuse every connection."""
+    with pytest.raises(ValueError, match=r"^\S+ is shorter than 1ms$"):
+        parse_timeout(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("auto", None), (1, 1), ("1", 1), ("0000009", 9), (1_000_000, 1_000_000)]
+)
+def test_connections(value: object, number: int | None) -> None:
+    """A number of connections is a plain decimal number up to a million, or left to be derived."""
+    assert parse_connections(value) == number
+
+
+@pytest.mark.parametrize(
+    "value", ["", "AUTO", "0", -1, 1_000_001, "1e3", "1_000", "5k", "\u0661", "9" * 5000, True, None, [], 1.5]
+)
+def test_what_is_no_number_of_connections(value: object) -> None:
+    """Anything else is refused, whatever its length."""
+    with pytest.raises(ValueError, match=r"is neither auto nor a number between 1 and 1000000$"):
+        parse_connections(value)
+
+
+@given(st.ip_addresses())
+def test_source_addresses_are_ip_addresses(address: IPv4Address | IPv6Address) -> None:
+    """Every address that something can be dialled from is taken in any spelling and kept in the shortest."""
+    for text in (str(address), address.exploded.upper()):
+        if address.is_unspecified or address.is_multicast or (address.version == 6 and address.is_link_local):
+            with pytest.raises(ValueError, match="nothing can be dialled from it"):
+                parse_source_address(text)
+        else:
+            assert parse_source_address(text) == str(address)
+
+
 @given(st.text(max_size=200))
 def test_quoted_text_is_one_plain_line(text: str) -> None:
     """Whatever text a message shows, it is printable ASCII of bounded length."""
@@ -590,6 +662,8 @@ def test_what_needs_a_restart_is_said_and_kept() -> None:
             "web.telemetry-path": "/m",
             "web.enable-lifecycle": "true",
             "log.format": "json",
+            "limits.connections": "5000",
+            "limits.connect-timeout": "1500ms",
             "shutdown.grace": "500ms",
         },
         ["[::1]:80=unix:/run/x,target=x"],
@@ -600,6 +674,8 @@ def test_what_needs_a_restart_is_said_and_kept() -> None:
         "web.telemetry-path stays /metrics until a restart; it is now configured as /m",
         "web.enable-lifecycle stays false until a restart; it is now configured as true",
         "log.format stays auto until a restart; it is now configured as json",
+        "limits.connections stays auto until a restart; it is now configured as 5000",
+        "limits.connect-timeout stays 5s until a restart; it is now configured as 1500ms",
         "shutdown.grace stays 25s until a restart; it is now configured as 500ms",
         "tap :8080 keeps running until a restart; it is no longer configured",
         "tap [::1]:80 is new; it starts at the next restart",
@@ -615,6 +691,18 @@ def test_changed_tap_needs_a_restart() -> None:
     assert plan.config.tap == PLAIN.tap
     assert plan.kept[0] == (
         "tap :8080 stays 10.0.0.5:8081 (target default) until a restart; it is now configured as 10.0.0.6:1 (target x)"
+    )
+
+
+def test_changed_source_addresses_need_a_restart() -> None:
+    """Where only the addresses to dial from changed, the sentence shows them."""
+    (tap,) = PLAIN.tap
+    moved = msgspec.structs.replace(tap, source_addresses=("10.0.0.2", "10.0.0.3"))
+    plan = diff_for_reload(PLAIN, replaced(tap=(moved,)))
+    assert plan.config == PLAIN
+    assert plan.kept == (
+        "tap :8080 stays 10.0.0.5:8081 (target default) until a restart; "
+        "it is now configured as 10.0.0.5:8081 (target default, from 10.0.0.2, 10.0.0.3)",
     )
 
 
@@ -690,7 +778,7 @@ def test_example_of_the_reference_is_valid(tmp_path: Path) -> None:
     found = load_text(tmp_path, example)
     assert set(found.targets) == {"chat", "feed"}
     assert len(found.tap) == 2
-    for section in ("targets", "tap", "web", "log", "shutdown"):
+    for section in ("targets", "tap", "web", "log", "limits", "shutdown"):
         assert re.search(rf"(?m)^{section}:", example)
 
 

@@ -38,14 +38,17 @@ def set_options(sock: socket.socket) -> None:
 class Dialler:
     """Connects to one upstream. `timeout` is seconds for all of its addresses together.
 
-    Each connection comes from the next of `sources`, where there are any: one address has about 28,000 ports for an
-    upstream address.
+    Each connection comes from the next of `sources` of its family, where there are any: one address has about 28,000
+    ports for an upstream address.
     """
 
     def __init__(self, upstream: Address | UnixPath, timeout: float, sources: Sequence[str] = ()) -> None:
         self._upstream = upstream
         self._timeout = timeout
-        self._sources = itertools.cycle(sources or (None,))
+        self._sources = {
+            family: itertools.cycle([source for source in sources if (":" in source) == colons] or [None])
+            for family, colons in ((socket.AF_INET, False), (socket.AF_INET6, True))
+        }
 
     async def dial(self) -> socket.socket:
         """A connected, non-blocking socket.
@@ -85,7 +88,7 @@ class Dialler:
             await _connect_unix(sock, destination)
             return
         set_options(sock)
-        source = next(self._sources)
+        source = next(self._sources[sock.family])
         if source is not None:
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))

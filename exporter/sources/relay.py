@@ -157,7 +157,10 @@ class _End:
     def broken(self, error: OSError) -> None:
         """Writing to this side failed. It is gone, but what it said last may still be unread and comes first."""
         self.error = self.error or error
-        if self.finished:
+        if self.other.error:
+            self._last_words()  # nobody is left to hear them
+            self._relay.reset(self.other, self.other.error)
+        elif self.finished:
             self._relay.reset(self, error)
         else:
             self.resume()

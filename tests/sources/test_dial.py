@@ -51,9 +51,8 @@ async def test_a_name_that_is_none() -> None:
 @conversation
 async def test_a_full_backlog(loop: str) -> None:
     """An upstream that does not accept in time is given up."""
-    with opened(backlog=0) as door, await dial(door.address):
-        with pytest.raises(TimeoutError):
-            await dial(door.address)
+    with opened(backlog=0) as door, await dial(door.address), pytest.raises(TimeoutError):
+        await dial(door.address)
 
 
 @in_both_loops

@@ -111,6 +111,23 @@ async def test_a_reset_of_a_half_closed_side_that_does_not_read(loop: str, first
         assert (await pair.watched.scrape()).value("websocket_exporter_tap_buffered_bytes") == 0
 
 
+@pytest.mark.parametrize("first", ["client", "server"])
+@in_both_loops
+@conversation
+async def test_both_sides_break_off_at_once(loop: str, first: str) -> None:
+    """Two sides that say something and reset in the same instant leave nothing behind, and are counted once."""
+    async with relayed() as pair:
+        for _ in range(ROUNDS):
+            with await connected(pair.watched.address) as client, await pair.door.accept() as server:
+                await Pair(client, server, pair.watched, pair.door).upgrade()
+                for peer in (client, server) if first == "client" else (server, client):
+                    peer.sock.send(b"goodbye")
+                    peer.reset()  # no await between: the tap finds both in one look
+        closes = await pair.watched.closes(ROUNDS)
+        assert closes.keys() <= {("1006", "abnormal", "client"), ("1006", "abnormal", "server")}
+        assert sum(closes.values()) == ROUNDS
+
+
 async def write_until_reset(writer: Peer, chunk: bytes) -> None:
     """Write whatever happens, as a client does that uploads and does not look at answers."""
     with contextlib.suppress(ConnectionError):

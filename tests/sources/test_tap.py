@@ -13,13 +13,13 @@ from tests.support.watching import LOOPBACK, watching
 from tests.wire.support import asks
 
 
-@given(count=st.integers(0, 200), window=st.floats(0.1, 100.0), random=st.randoms(use_true_random=False))
+@given(count=st.integers(0, 100), window=st.floats(0.1, 100.0), random=st.randoms(use_true_random=False))
 def test_closes_are_spread_evenly(count: int, window: float, random: Random) -> None:
     """Whatever is drawn, the moments ascend within the window, and no tenth of it holds much more than its share."""
     moments = spread(count, window, random.uniform)
     assert len(moments) == count
     assert moments == sorted(moments)
-    assert all(0.0 <= moment <= window for moment in moments)
+    assert all(0.0 <= moment <= window * (1 + 1e-9) for moment in moments)
     for start in moments:
         assert sum(start <= moment < start + window / 10 for moment in moments) <= count / 10 + 2
 
