@@ -27,6 +27,9 @@ from exporter.web.scrapers import Scrapers
 LAG_INTERVAL: Final = 0.25
 """Seconds between two measurements of how late the event loop wakes up."""
 
+MOST_CONNECTIONS: Final = 1_000_000
+"""Where the limit of open files is no limit."""
+
 RESERVED_DESCRIPTORS: Final = 64
 """Open files that are not for relaying: listeners, scrapers, clients being refused, the log."""
 
@@ -36,7 +39,7 @@ _log = structlog.get_logger(__name__)
 def affordable_connections() -> int:
     """How many connections the limit of open files allows: each takes two descriptors."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, (soft - RESERVED_DESCRIPTORS) // 2)
+    return min(max(1, (soft - RESERVED_DESCRIPTORS) // 2), MOST_CONNECTIONS)
 
 
 def raise_descriptor_limit() -> None:
