@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.needs("prometheus"), pytest.mark.timeout(180)]
 
 REFUSALS = 30
 """Above the 20 from which WebSocketMessageTooBigSpike fires."""
-CLIENTS = 25
-"""Above the 20 lost connections from which there can be a storm."""
+CLIENTS = 60
+"""Above the 20 lost connections from which there can be a storm, and more than half of all handshakes."""
 
 
 async def echo(connection: ServerConnection) -> None:
