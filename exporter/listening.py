@@ -31,6 +31,8 @@ async def listen(address: Address, backlog: int) -> socket.socket:
         # A name with addresses of both kinds, such as localhost, means the IPv4 one, as it does in Go's exporters.
         family, _, _, _, sockaddr = min(found, key=lambda info: info[0] != socket.AF_INET)
         return _bind(family, sockaddr, backlog)
+    except UnicodeError as fault:  # a label that is empty or over 63 bytes long
+        raise ListenError(address, OSError(errno.EINVAL, "not a host name")) from fault
     except OSError as reason:
         raise ListenError(address, reason) from reason
 

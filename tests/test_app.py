@@ -1,6 +1,7 @@
 """A whole exporter: when it cannot start, while it serves, and when it is reloaded."""
 
 import asyncio
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import structlog
 from websockets.asyncio.client import connect
 
-from exporter.app import App, StartError
+from exporter.app import App, StartError, affordable_connections, raise_descriptor_limit
 from exporter.config import Address, Config, ConfigError, Match, TapConfig, Target
 from tests.support.loops import conversation, eventually, in_both_loops
 from tests.support.peers import connected, opened
@@ -64,6 +65,31 @@ class TestStarting:
                     running = tasks.create_task(app.run())
                     assert (await client.rest()).startswith(b"HTTP/1.1 426 ")
                     running.cancel()
+
+
+class TestConnectionLimit:
+    @pytest.mark.parametrize(("descriptors", "connections"), [(64, 1), (1024, 480), (1 << 20, 524_256)])
+    def test_what_descriptors_allow(self, descriptors: int, connections: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two descriptors for each connection, and some that are not for relaying; one connection at least."""
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, 1 << 20))
+        assert affordable_connections() == connections
+
+    def test_more_descriptors(self) -> None:
+        """The exporter takes as many descriptors as it may without asking."""
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] // 2, before[1]))
+            raise_descriptor_limit()
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    @conversation
+    async def test_where_it_shows(self) -> None:
+        """The limit in force is a gauge: the configured one, or else what descriptors allow."""
+        for limit, expected in ((7, 7), (None, affordable_connections())):
+            async with watching(Address("127.0.0.1", 1), limits_connections=limit) as watched:
+                assert (await watched.scrape()).value("websocket_exporter_tap_connection_limit") == expected
 
 
 class TestServing:

@@ -10,13 +10,15 @@ from typing import Final
 import pytest
 from websockets.asyncio.client import connect
 
+from exporter.app import App
 from exporter.config import Address
 from tests.support.loops import conversation, eventually
-from tests.support.peers import Pair, Peer, connected, opened
+from tests.support.peers import Pair, Peer, connected, opened, relayed
 from tests.support.processes import exporter_process, tap_flag
 from tests.support.scraping import fetch
 from tests.support.services import service
 from tests.support.watching import watching
+from tests.wire.support import asks
 
 GRACE: Final = 3.0
 CONNECTIONS: Final = 100
@@ -34,6 +36,16 @@ async def seconds_until(end: Awaitable[object]) -> float:
 async def ended_silently(client: Peer) -> None:
     """The other end has closed without a word."""
     assert await client.rest() == b""
+
+
+def counted(app: App, name: str, *by: str) -> dict[tuple[str, ...], float]:
+    """What is not 0 of a counter, also when nobody can scrape it any more."""
+    return {
+        tuple(sample.labels[label] for label in by): sample.value
+        for family in app.recorder.collect()
+        for sample in family.samples
+        if sample.name == name and sample.value
+    }
 
 
 def busiest(moments: list[float], window: float) -> int:
@@ -69,13 +81,24 @@ async def test_connections_that_live_on() -> None:
             assert max(moments) < GRACE + 0.2
             assert busiest(moments, GRACE / 6) <= CONNECTIONS / 2 * 1.5
             assert await seconds_until(watched.running) < QUICK
-            counted = {
-                sample.labels["initiator"]: sample.value
-                for family in watched.app.recorder.collect()
-                for sample in family.samples
-                if sample.name == "websocket_closes_total" and sample.value
+            assert counted(watched.app, "websocket_closes_total", "code", "initiator") == {
+                ("1006", "exporter"): CONNECTIONS
             }
-            assert counted == {"exporter": CONNECTIONS}
+
+
+@conversation
+async def test_a_handshake_without_an_answer() -> None:
+    """A handshake that the service has not answered by the end was refused by the exporter, which is draining."""
+    _, request = asks()
+    async with relayed(shutdown_grace=0.1) as pair:
+        await pair.client.send(request)
+        assert await pair.server.head() == request
+        pair.watched.app.stop()
+        await pair.watched.running
+        assert (await pair.client.rest(), await pair.server.rest()) == (b"", b"")
+        assert counted(pair.watched.app, "websocket_handshakes_total", "outcome", "status") == {
+            ("refused_by_exporter", "draining"): 1
+        }
 
 
 @conversation

@@ -80,7 +80,10 @@ class Dialler:
             with contextlib.suppress(OSError):
                 socket.inet_pton(family, upstream.host)
                 return [(family, (upstream.host, upstream.port))]
-        found = await asyncio.get_running_loop().getaddrinfo(upstream.host, upstream.port, type=socket.SOCK_STREAM)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(upstream.host, upstream.port, type=socket.SOCK_STREAM)
+        except UnicodeError as fault:  # a label that is empty or over 63 bytes long
+            raise socket.gaierror(socket.EAI_NONAME, "not a host name") from fault
         return [(family, sockaddr[:2]) for family, _, _, _, sockaddr in found]  # type: ignore[misc]
 
     async def _connect(self, sock: socket.socket, destination: Destination) -> None:

@@ -145,10 +145,7 @@ class _End:
         if self.unsent:
             return
         self._watch()
-        if self.other.finished:
-            self._relay.pass_fin(self)
-        else:
-            self.other.resume()
+        self.other.resume()
 
     def _keep(self, data: bytes) -> None:
         self._relay.owner.buffered += len(data) - len(self.unsent)
@@ -265,17 +262,12 @@ class Relay:
     # Told by the two ends.
 
     def fin(self, end: _End) -> None:
-        """`end` has sent its FIN: pass it on behind everything before it."""
+        """`end` has sent its FIN: pass it on. All before it has been taken, else `end` would not have been read."""
         end.finished = True
         end.pause()
         self.observer.transport_ended(end.side, "fin")
-        if not end.other.unsent:
-            self.pass_fin(end.other)
-
-    def pass_fin(self, end: _End) -> None:
-        """Everything has been sent to `end`: send it the other side's FIN too."""
-        end.finish_writing()
-        if end.finished and not end.other.unsent:
+        end.other.finish_writing()
+        if end.other.finished:
             self._close()
 
     def reset(self, end: _End, error: OSError) -> None:

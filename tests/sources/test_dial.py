@@ -40,11 +40,12 @@ async def test_a_closed_port(loop: str) -> None:
         await dial(nowhere)
 
 
+@pytest.mark.parametrize("host", ["name.invalid", "no..name", "x" * 64])
 @conversation
-async def test_a_name_that_is_none() -> None:
+async def test_a_name_that_is_none(host: str) -> None:
     """A name without an address raises what the resolver said, or takes too long."""
     with pytest.raises((socket.gaierror, TimeoutError)):
-        await dial(Address("name.invalid", 80))
+        await dial(Address(host, 80))
 
 
 @in_both_loops

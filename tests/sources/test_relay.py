@@ -8,9 +8,12 @@ from random import Random
 from typing import Final
 
 import pytest
+import structlog
 
 from exporter.sources.relay import READ_SIZE
-from exporter.wire import upgrade
+from exporter.wire import http1, upgrade
+from exporter.wire.frames import FrameMeter
+from exporter.wire.websocket import WebSocket
 from tests.support.loops import conversation, in_both_loops
 from tests.support.peers import Pair, Peer, connected, opened, relayed
 from tests.support.watching import watching
@@ -110,18 +113,32 @@ async def test_what_a_client_says_before_the_upstream_is_dialled_arrives() -> No
                 assert await (await door.accept()).rest() == b"first words"
 
 
+FAULTS = {
+    "of a request": (http1, "parse_request"),
+    "of an answer": (upgrade, "accept_value"),
+    "of frames": (FrameMeter, "_frame"),
+    "at the end": (WebSocket, "closed"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 @conversation
-async def test_a_fault_in_observing_never_stops_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If our own parser fails, the connection is relayed on unread, and counted as `internal_error`."""
+async def test_a_fault_in_observing_never_stops_the_stream(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If our own parser fails, the connection is relayed on unread, and counted and logged as a fault of ours."""
 
-    def fail(key: bytes) -> bytes:
-        raise ZeroDivisionError
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError(f"a fault {fault}")
 
-    monkeypatch.setattr(upgrade, "accept_value", fail)
+    monkeypatch.setattr(*FAULTS[fault], fail)
     async with relayed() as pair:
-        await pair.upgrade()
-        await pair.client.send(b"still here?")
-        assert await pair.server.read(11) == b"still here?"
+        with structlog.testing.capture_logs() as lines:
+            await pair.upgrade()
+            await pair.client.send(b"\x89\x80mask")
+            assert await pair.server.read(6) == b"\x89\x80mask"
+            for side in (pair.client, pair.server):
+                side.finish()
+            assert (await pair.client.rest(), await pair.server.rest()) == (b"", b"")
+        assert [str(line["exc_info"]) for line in lines if line["log_level"] == "error"] == [f"a fault {fault}"]
         page = await pair.watched.scrape()
-        assert page.counted("websocket_exporter_unparsed_streams_total", "reason") == {("internal_error",): 1}
-        assert page.value("websocket_closes_total") == page.value("websocket_connections_active") == 0
+        unread = page.counted("websocket_exporter_unparsed_streams_total", "reason")
+        assert unread == ({} if fault == "at the end" else {("internal_error",): 1})
