@@ -1,71 +1,52 @@
 """Writes the generated pages of docs/: `python docs/generate.py`, or `make docs`. A test keeps them current."""
 
 from collections.abc import Iterable, Mapping
-from math import prod
 from pathlib import Path
-from typing import Final, get_args, get_type_hints
+from typing import Final
 
 from exporter import closecodes, events
 from exporter.closecodes import CloseCode, CodeRange
-from exporter.metrics import catalogue
+from exporter.metrics import bounds, catalogue
 from exporter.metrics.catalogue import KIB, MIB, Metric
 
 HERE: Final = Path(__file__).parent
 
-_UNLISTED: Final = closecodes.Vocabulary(frozenset(), frozenset())
-_BORN_LATE: Final = (closecodes.RESERVED, "1015", closecodes.UNKNOWN)
-"""`code` values that appear when they occur, instead of at zero."""
-
-STATUSES: Final[Mapping[str, tuple[str, ...]]] = {
-    "accepted": ("101",),
-    "rejected": catalogue.REJECTED_STATUSES,
-    "failed": catalogue.FAILED_STATUSES,
-    "refused_by_exporter": catalogue.REFUSED_BY_EXPORTER_STATUSES,
-}
-
-LABELS: Final[Mapping[tuple[str, str], tuple[tuple[str, ...], str]]] = {
-    ("", "source"): (get_args(events.Source), "how it was seen"),
-    ("", "target"): ((), "the service, by its name in the configuration; `default` where none is configured"),
-    ("", "outcome"): (get_args(events.HandshakeOutcome), "who decided how an opening handshake ended"),
+MEANINGS: Final[Mapping[tuple[str, str], str]] = {
+    ("", "source"): "how it was seen",
+    ("", "target"): "the service, by its name in the configuration; `default` where none is configured",
+    ("", "outcome"): "who decided how an opening handshake ended",
     ("", "status"): (
-        tuple(status for statuses in STATUSES.values() for status in statuses),
-        "the HTTP status of accepted and rejected handshakes; failed: `refused` (nobody listens), `closed` (dropped "
-        "unanswered), `timeout`; refused_by_exporter: `limit`, `draining`",
+        "the HTTP status of accepted and rejected handshakes; failed: `refused` (nobody listens), `closed` "
+        "(dropped unanswered), `timeout`; refused_by_exporter: `limit`, `draining`"
     ),
     ("", "code"): (
-        (*_UNLISTED.labels(), *_BORN_LATE),
-        "the first Close frame's code, and each code that the target lists; `1005` is an empty Close, `1006` no Close "
-        "frame, `invalid` a code that must not be on the wire, `reserved` 1016-2999, `3xxx` and `4xxx` all codes "
-        "of these ranges that are neither registered nor listed, `unknown` a Close frame that may have been missed; "
-        "see [close codes](close-codes.md)",
+        "the first Close frame's code, and each code that the target lists; `1005` is an empty Close, `1006` no "
+        "Close frame, `invalid` a code that must not be on the wire, `reserved` 1016-2999, `3xxx` and `4xxx` all "
+        "codes of these ranges that are neither registered nor listed, `unknown` a Close frame that may have been "
+        "missed; see [close codes](close-codes.md)"
     ),
-    ("", "class"): (closecodes.CLASSES, "what kind of close; a function of target and code, so it adds no series"),
+    ("", "class"): "what kind of close; a function of target and code, so it adds no series",
     ("", "initiator"): (
-        events.INITIATORS,
-        "who sent the first Close frame, or whose end of TCP came first where there was none; `client` and `server` "
-        "mean the hop on that side (behind an ingress the client is often the ingress); `exporter` ended it itself; "
-        "`unknown` was not told",
+        "who sent the first Close frame, or whose end of TCP came first where there was none; `client` and "
+        "`server` mean the hop on that side (behind an ingress the client is often the ingress); `exporter` ended "
+        "it itself; `unknown` was not told"
     ),
-    ("", "side"): (
-        get_args(get_type_hints(events.TransportEnd)["side"]),
-        "who ended the TCP connection first",
-    ),
-    ("", "direction"): (events.DIRECTIONS, "who sent the message to whom"),
+    ("", "side"): "who ended the TCP connection first",
+    ("", "direction"): "who sent the message to whom",
     ("", "compressed"): (
-        ("false", "true"),
         "whether the message was compressed by permessage-deflate: its size on the wire is then not the size that "
-        "limits apply to",
+        "limits apply to"
     ),
-    ("", "peer"): (events.SIDES, "who answered the Ping"),
-    (catalogue.TRANSPORT_ENDS.name, "kind"): (get_args(events.EndKind), "how TCP ended"),
-    (catalogue.FRAME_ANOMALIES.name, "kind"): (events.ANOMALY_KINDS, "which rule of RFC 6455 the frame broke"),
-    (catalogue.UNPARSED_STREAMS.name, "reason"): (events.UNPARSED_REASONS, "why the connection is not understood"),
-    (catalogue.CLOSE_CODE_INFO.name, "name"): ((), "the registered name of the code"),
-    (catalogue.BUILD_INFO.name, "version"): ((), "the exporter's version"),
-    (catalogue.LABEL_OVERFLOW.name, "label"): ((), "the name of the label that was folded"),
-    (catalogue.HTTP_ERRORS.name, "error"): ((), "the error token of the answer, from a fixed set"),
+    ("", "peer"): "who answered the Ping",
+    (catalogue.TRANSPORT_ENDS.name, "kind"): "how TCP ended",
+    (catalogue.FRAME_ANOMALIES.name, "kind"): "which rule of RFC 6455 the frame broke",
+    (catalogue.UNPARSED_STREAMS.name, "reason"): "why the connection is not understood",
+    (catalogue.CLOSE_CODE_INFO.name, "name"): "the registered name of the code",
+    (catalogue.BUILD_INFO.name, "version"): "the exporter's version",
+    (catalogue.LABEL_OVERFLOW.name, "label"): "the name of the label that was folded",
+    (catalogue.HTTP_ERRORS.name, "error"): "the error token of the answer, from a fixed set",
 }
-"""The values and the meaning of each label, by (family, label); the family is "" where all agree."""
+"""The meaning of each label, by (family, label); the family is "" where all agree."""
 
 _METRICS_INTRO: Final = """\
 Every family that `/metrics` serves, beside the usual `process_*` and `python_*`. Durations are seconds, sizes are
@@ -133,7 +114,7 @@ def render_metrics() -> str:
         "## About names and the exporter itself\n",
         *map(_family, own),
         "## Labels\n",
-        _table(("label", "of", "values", "meaning"), map(_label_row, LABELS)),
+        _table(("label", "of", "values", "meaning"), map(_label_row, MEANINGS)),
     )
 
 
@@ -151,16 +132,6 @@ def render_close_codes() -> str:
         "## Each code\n",
         *map(_code, closecodes.ENTRIES),
     )
-
-
-def most_series(metric: Metric) -> int | None:
-    """The most series one source and target can have of this family, listed codes aside; None where it has neither."""
-    if metric.labels[:2] != catalogue.ORIGIN_LABELS:
-        return None
-    # A code has one class and a status belongs to one outcome, so these two add nothing.
-    counted = [label for label in metric.labels[2:] if label not in ("class", "outcome")]
-    sets = prod(len(_label(metric.name, label)[0]) for label in counted)
-    return sets * (len(metric.bounds) + 3 if metric.type == "histogram" else 1)
 
 
 def write(folder: Path = HERE) -> None:
@@ -188,10 +159,9 @@ def _family(metric: Metric) -> str:
     lines.append(f"- labels: {_code_spans(metric.labels) or 'none'}")
     if metric.bounds:
         lines.append(f"- buckets: {', '.join(_bucket(metric, value) for value in metric.bounds)}")
-    most = most_series(metric)
-    if most is not None:
+    if metric.labels[:2] == catalogue.ORIGIN_LABELS:
         listed = f", and {len(events.INITIATORS)} for each listed code" if "code" in metric.labels else ""
-        lines.append(f"- series for each source and target: at most {most}{listed}")
+        lines.append(f"- series for each source and target: at most {bounds.most_series(metric)}{listed}")
     return "\n".join(lines) + "\n"
 
 
@@ -202,17 +172,10 @@ def _bucket(metric: Metric, value: float) -> str:
     return f"{value / size:g} {unit}"
 
 
-def _label(family: str, label: str) -> tuple[tuple[str, ...], str]:
-    found = LABELS.get((family, label)) or LABELS.get(("", label))
-    if found is None:
-        raise LookupError(f"docs/generate.py does not explain the label {label} of {family}")
-    return found
-
-
 def _label_row(key: tuple[str, str]) -> tuple[str, str, str, str]:
     family, label = key
-    values, meaning = LABELS[key]
-    return f"`{label}`", f"`{family}`" if family else "all that have it", _code_spans(values), meaning
+    values = bounds.VALUES.get(key, ())
+    return f"`{label}`", f"`{family}`" if family else "all that have it", _code_spans(values), MEANINGS[key]
 
 
 def _code_row(entry: CloseCode | CodeRange) -> tuple[str, str, str, str]:

@@ -16,6 +16,7 @@ from exporter import log
 from exporter.config import Address, Config, ConfigError, diff_for_reload, warnings
 from exporter.events import Event, Origin, Sink
 from exporter.listening import ListenError
+from exporter.metrics.bounds import most_series_of
 from exporter.metrics.recorder import Recorder
 from exporter.sources.tap import Capacity, Tap
 from exporter.targets import Targets
@@ -122,7 +123,12 @@ class App:
             raise RuntimeError("run needs open first")
         for tap, address in zip(self._config.tap, self.addresses, strict=True):
             _log.info("tap listening", address=str(address), upstream=str(tap.upstream), target=tap.target)
-        _log.info("metrics listening", address=str(self.web_address), path=self._config.web_telemetry_path)
+        _log.info(
+            "metrics listening",
+            address=str(self.web_address),
+            path=self._config.web_telemetry_path,
+            most_series=self._most_series(),
+        )
         self._warn(warnings(self._config))
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(self._listener.run())
@@ -158,6 +164,10 @@ class App:
             _log.info("configuration reloaded")
             self._warn((*plan.kept, *warnings(plan.config)))
             return True
+
+    def _most_series(self) -> int:
+        """The series of the catalogue that there can be, however peers behave; process_* and python_* come on top."""
+        return most_series_of((target.vocabulary() for target in self._config.targets.values()), len(ERROR_TOKENS))
 
     def _warn(self, sentences: Sequence[str]) -> None:
         for sentence in sentences:

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from docs import generate
-from exporter import closecodes, events
+from exporter import closecodes
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Metric
 
@@ -48,40 +48,13 @@ def test_every_label_is_explained_and_none_besides() -> None:
     """The label table explains each label of the catalogue, and no label that no family has."""
     used = {(metric.name, label) for metric in catalogue.METRICS for label in metric.labels}
     unexplained = {
-        (family, label) for family, label in used if not {(family, label), ("", label)} & set(generate.LABELS)
+        (family, label) for family, label in used if not {(family, label), ("", label)} & set(generate.MEANINGS)
     }
     assert unexplained == set()
-    own = {key for key in generate.LABELS if key[0]}
+    own = {key for key in generate.MEANINGS if key[0]}
     shared = {("", label) for family, label in used if (family, label) not in own}
-    assert set(generate.LABELS) == own | shared
+    assert set(generate.MEANINGS) == own | shared
     assert own <= used
-
-
-def test_a_label_nobody_explained_is_named() -> None:
-    """A family with a label that the script does not know cannot be rendered, and the error says which."""
-    strange = Metric("websocket_strange_total", "counter", "Strange.", (*catalogue.ORIGIN_LABELS, "colour"))
-    with pytest.raises(LookupError, match=r"does not explain the label colour of websocket_strange_total"):
-        generate.most_series(strange)
-
-
-@pytest.mark.parametrize(
-    ("metric", "most"),
-    [
-        (catalogue.HANDSHAKES, 1 + 11 + 3 + 2),
-        (catalogue.CONNECTIONS_ACTIVE, 1),
-        (catalogue.CONNECTION_DURATION, 11 + 3),
-        (catalogue.CLOSES, (15 + 2 + 3 + 3) * len(events.INITIATORS)),
-        (catalogue.MESSAGE_SIZE, 2 * 2 * (17 + 3)),
-        (catalogue.BUILD_INFO, None),
-    ],
-    ids=lambda value: value.name if isinstance(value, Metric) else "",
-)
-def test_most_series(metric: Metric, most: int | None) -> None:
-    """The bound counts what labels can be combined: a class per code and an outcome per status add nothing.
-
-    A histogram has a series for each bucket, one for +Inf, its sum and its count.
-    """
-    assert generate.most_series(metric) == most
 
 
 def test_metrics_page_warns_before_the_first_query() -> None:

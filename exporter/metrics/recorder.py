@@ -22,6 +22,7 @@ from exporter.events import (
     StreamUnparsed,
 )
 from exporter.metrics import catalogue
+from exporter.metrics.bounds import OVERFLOWING, STATUSES
 from exporter.metrics.series import Histogram, LabelValues, Values, histogram_family
 from exporter.wire.sizes import DirectionSizes, MessageSizes
 from exporter.wire.websocket import Watch
@@ -114,12 +115,7 @@ class Recorder(Collector):
         for code in vocabulary.labels():
             for side in SIDES:
                 self._closes.born(*labels, code, vocabulary.close_class(code), side)
-        for outcome, statuses in (
-            ("accepted", ("101",)),
-            ("rejected", catalogue.REJECTED_STATUSES),
-            ("failed", catalogue.FAILED_STATUSES),
-            ("refused_by_exporter", catalogue.REFUSED_BY_EXPORTER_STATUSES),
-        ):
+        for outcome, statuses in STATUSES.items():
             for status in statuses:
                 self._handshakes.born(*labels, outcome, status)
         for side in SIDES:
@@ -177,7 +173,7 @@ class Recorder(Collector):
             self._unparsed.born(reason)
         for kind in ANOMALY_KINDS:
             self._anomalies.born(kind)
-        for label in ("code", "status"):
+        for label in OVERFLOWING:
             self._overflow.born(label)
         for token in error_tokens:
             self._http_errors.born(token)
