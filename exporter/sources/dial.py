@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import itertools
+import os
 import socket
 from collections.abc import Sequence
 from typing import Final
@@ -56,7 +57,7 @@ class Dialler:
         Raises OSError: TimeoutError when the time is up, else the last address's own.
         """
         failure = OSError(errno.EHOSTUNREACH, "no address")
-        async with asyncio.timeout(self._timeout):
+        async with asyncio.timeout(self._timeout) as deadline:
             for family, destination in await self._resolve():
                 sock = socket.socket(family, socket.SOCK_STREAM)
                 try:
@@ -66,6 +67,9 @@ class Dialler:
                     sock.close()
                     failure = error
                 except BaseException:
+                    # A process that was stopped for a while finds the time up and the connection made.
+                    if deadline.expired() and _is_connected(sock, destination):
+                        return sock
                     sock.close()
                     raise
                 else:
@@ -95,8 +99,41 @@ class Dialler:
         if source is not None:
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
-        with contextlib.suppress(ConnectionResetError):  # accepted and dropped at once: its last words can be read
-            await asyncio.get_running_loop().sock_connect(sock, destination)
+        await _connect_tcp(sock, destination)
+
+
+def _is_connected(sock: socket.socket, destination: Destination) -> bool:
+    """Whether `sock` is connected by now. That of a Unix socket is never under way: it is tried once more."""
+    try:
+        if sock.family == socket.AF_UNIX:
+            sock.connect(destination)
+        else:
+            sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+async def _connect_tcp(sock: socket.socket, destination: Destination) -> None:
+    """Connect to an address. uvloop's own would have a thread resolve it, and abort the process if it gets none."""
+    error = sock.connect_ex(destination)
+    if error == errno.EINPROGRESS:
+        if _is_connected(sock, destination):  # mostly so where the upstream is on the same machine
+            return
+        await _writable(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error not in (0, errno.ECONNRESET):  # accepted and dropped at once: its last words can be read
+        raise OSError(error, os.strerror(error))
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(sock.fileno(), ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(sock.fileno())
 
 
 async def _connect_unix(sock: socket.socket, path: Destination) -> None:

@@ -66,8 +66,8 @@ async def refuse(client: socket.socket, observer: ConnectionObserver, refused: R
         pass  # it did not wait for the answer, or took too long over it
     finally:
         client.close()
-    observer.unanswered(refused.outcome, refused.status)
-    observer.finish()
+        observer.unanswered(refused.outcome, refused.status)
+        observer.finish()
 
 
 async def _answer_request(client: socket.socket, observer: ConnectionObserver, answer: bytes) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import socket
 import struct
+from time import perf_counter
 from typing import Final, Protocol
 
 from exporter.events import EndKind, Side
@@ -21,6 +22,14 @@ from exporter.wire.connection import ConnectionObserver
 
 READ_SIZE: Final = 256 * 1024
 """Bytes read at once; also the most that waits in memory per direction."""
+
+FIRST_READ: Final = 16 * 1024
+LEAST_READ: Final = 1024
+"""How much is read at once from a new connection, and from one whose bytes take long to observe. Thousands of tiny
+frames in one read would keep the loop from everybody else; TCP slows down whoever sends them instead."""
+
+LONG: Final = 0.001
+"""Seconds of observing one read from which on less is read at once."""
 
 # One buffer for every socket: reading into a new one of this size each time would have malloc map and unmap it,
 # which makes a small message cost three to four times as much, depending on how the heap happens to look.
@@ -39,6 +48,7 @@ class _End:
 
     __slots__ = (
         "_fd",
+        "_most",
         "_recv_into",
         "_relay",
         "_send",
@@ -48,6 +58,7 @@ class _End:
         "reading",
         "side",
         "sock",
+        "unheard",
         "unsent",
     )
 
@@ -60,70 +71,96 @@ class _End:
         self._fd = sock.fileno()
         self._recv_into = sock.recv_into
         self._send = sock.send
+        self._most = FIRST_READ
         self.reading = False
         self.unsent = b""  # taken from the other side, not yet taken by this one
         self.finished = False  # its FIN has been read
         self.error: OSError | None = None  # why it takes nothing any more
+        self.unheard = False  # what it still says is only observed
 
     def ready(self, events: int) -> None:
         """Act on what the poller saw."""
-        if events == READ:
-            self._read()
-            return
-        if events & WRITE and self.unsent:
-            self._write()
-        if self._relay.closed:
-            return
-        if self.reading:
-            # Errors too are read, behind what came before them.
-            if events & (READ | FAILED | ENDED):
+        try:
+            if events == READ:
                 self._read()
-        elif events & FAILED:
-            self._last_words()
-            self._relay.reset(self, self.error or OSError(errno.ECONNRESET, "reset while not read"))
-        elif events & ENDED:
-            self._relay.poller.forget(self._fd)  # it would be called for without end; `resume` watches it again
+                return
+            if events & WRITE and self.unsent:
+                self._write()
+            if self._relay.closed:
+                return
+            if self.reading:
+                # Errors too are read, behind what came before them.
+                if events & (READ | FAILED | ENDED):
+                    self._read()
+            elif events & FAILED or (events & ENDED and self.error):
+                self.hear_out()
+            elif events & ENDED:
+                self._relay.poller.forget(self._fd)  # it would be called for without end; `resume` watches it again
+        except (MemoryError, OSError):
+            # What the sockets themselves raise is handled below; this process has run out of something.
+            self._relay.starve()
 
     def _read(self) -> None:
         """Forward what this side sent, then observe it."""
         try:
-            size = self._recv_into(_BUFFER)
+            size = self._recv_into(_BUFFER, self._most)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._relay.reset(self, self.error or error)
             return
         if not size:
-            if self.error is None:
+            if self.error is None and not self.unheard:
                 self._relay.fin(self)
             else:
-                self._relay.reset(self, self.error)
+                self._relay.reset(self, self.error or OSError(errno.ECONNRESET, "reset while not read"))
             return
         data = _BUFFER[:size]
+        if self.unheard:
+            self._observe_timed(data)
+            return
         other = self.other
         try:
             sent = other._send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
-            self.observe(bytes(data))  # it was said, although nobody is left to hear it
+            self.observe(data)  # it was said, although nobody is left to hear it
             self.pause()
             other.broken(error)
             return
         if sent != size:
             self.pause()
             other.hold(bytes(data[sent:]))
-        self.observe(bytes(data))
+        if size <= LEAST_READ:
+            self.observe(data)
+        else:
+            self._observe_timed(data)
 
-    def observe(self, data: bytes) -> None:
+    def observe(self, data: memoryview) -> None:
         """Show the observer what has been forwarded."""
         raise NotImplementedError
 
-    def _last_words(self) -> None:
-        """Observe what can no longer be forwarded: it may say why this side is gone."""
-        with contextlib.suppress(OSError):
-            while size := self._recv_into(_BUFFER):
-                self.observe(bytes(_BUFFER[:size]))
+    def _observe_timed(self, data: memoryview) -> None:
+        """Observe a larger read, and fit the next one to how long that took."""
+        began = perf_counter()
+        self.observe(data)
+        if perf_counter() - began > LONG:
+            self._most = max(LEAST_READ, self._most // 4)
+        elif len(data) == self._most:
+            self._most = min(READ_SIZE, self._most * 2)
+
+    def hear_out(self) -> None:
+        """This side is gone, and the other takes nothing: observe what this one said before, it may say why."""
+        self.unheard = True
+        self.other.take_nothing()
+        self.reading = True
+        self._watch()
+
+    def take_nothing(self) -> None:
+        """Drop what waits for this side."""
+        self._keep(b"")
+        self._watch()
 
     def hold(self, data: bytes) -> None:
         """Keep what this side would not take yet; it is sent as soon as the side reads on."""
@@ -137,8 +174,7 @@ class _End:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._keep(b"")
-            self._watch()
+            self.take_nothing()
             self.broken(error)
             return
         self._keep(self.unsent[sent:])
@@ -154,11 +190,12 @@ class _End:
     def broken(self, error: OSError) -> None:
         """Writing to this side failed. It is gone, but what it said last may still be unread and comes first."""
         self.error = self.error or error
-        if self.other.error:
-            self._last_words()  # nobody is left to hear them
-            self._relay.reset(self.other, self.other.error)
-        elif self.finished:
-            self._relay.reset(self, error)
+        self._relay.ended(self, self.error)
+        if self.finished:
+            self._relay.reset(self, self.error)
+        elif self.other.error:
+            self.hear_out()
+            self.other.hear_out()
         else:
             self.resume()
 
@@ -195,9 +232,9 @@ class _End:
 class _ClientEnd(_End):
     __slots__ = ()
 
-    def observe(self, data: bytes) -> None:
+    def observe(self, data: memoryview) -> None:
         try:
-            self._relay.observer.from_client(data)
+            self._relay.observer.from_client(bytes(data))
         except Exception as fault:
             self._relay.observing_failed(fault)
 
@@ -205,9 +242,9 @@ class _ClientEnd(_End):
 class _ServerEnd(_End):
     __slots__ = ()
 
-    def observe(self, data: bytes) -> None:
+    def observe(self, data: memoryview) -> None:
         try:
-            self._relay.observer.from_server(data)
+            self._relay.observer.from_server(bytes(data))
         except Exception as fault:
             self._relay.observing_failed(fault)
 
@@ -255,8 +292,11 @@ class Relay:
 
     def cut(self) -> None:
         """End both connections because the exporter ends; the clients see no Close frame, which is the truth."""
-        self.observer.transport_ended("exporter", "fin")
-        self.observer.unanswered("refused_by_exporter", "draining")
+        try:
+            self.observer.transport_ended("exporter", "fin")
+            self.observer.unanswered("refused_by_exporter", "draining")
+        except Exception as fault:
+            self.owner.observing_failed(fault)
         self._close()
 
     # Told by the two ends.
@@ -272,18 +312,29 @@ class Relay:
 
     def reset(self, end: _End, error: OSError) -> None:
         """`end` has broken the connection off: so is the other side's."""
+        self.ended(end, error)
+        self._close(end.other)
+
+    def ended(self, end: _End, error: OSError) -> None:
+        """`end` is gone, though what it said last may not have been read yet."""
         self.observer.transport_ended(end.side, _KINDS.get(error.errno, "error"))
-        self._close(reset=end.other)
+
+    def starve(self) -> None:
+        """No memory is left to go on with: break off both sides, rather than lose a byte of what was read."""
+        self.observer.transport_ended("exporter", "error")
+        self._close(self._client, self._server)
 
     def observing_failed(self, fault: Exception) -> None:
         """Go on unobserved."""
         self.observer.fail()
         self.owner.observing_failed(fault)
 
-    def _close(self, reset: _End | None = None) -> None:
+    def _close(self, *reset: _End) -> None:
+        if self.closed:
+            return
         self.closed = True
         for end in (self._client, self._server):
-            end.close(with_reset=end is reset)
+            end.close(with_reset=end in reset)
         try:
             self.observer.finish()
         except Exception as fault:

@@ -145,9 +145,9 @@ class ConnectionObserver:
 
     def unparsed(self, reason: UnparsedReason) -> None:
         """The connection is not understood from here on."""
-        self._sink.emit(StreamUnparsed(self._origin, reason))
         self._pending = None  # how a handshake on it went is not known
         self._ignore_all()
+        self._sink.emit(StreamUnparsed(self._origin, reason))
 
     def _answered(self, outcome: HandshakeOutcome, status: str) -> Watch | None:
         if self._pending is None:
