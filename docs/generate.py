@@ -38,6 +38,7 @@ MEANINGS: Final[Mapping[tuple[str, str], str]] = {
         "limits apply to"
     ),
     ("", "peer"): "who answered the Ping",
+    ("", "origin"): "how the limit came to be known: `configured` in the target's `limits`",
     (catalogue.TRANSPORT_ENDS.name, "kind"): "how TCP ended",
     (catalogue.FRAME_ANOMALIES.name, "kind"): "which rule of RFC 6455 the frame broke",
     (catalogue.UNPARSED_STREAMS.name, "reason"): "why the connection is not understood",

@@ -18,11 +18,12 @@ from exporter.events import Event, Origin, Sink
 from exporter.listening import ListenError
 from exporter.metrics.bounds import most_series_of
 from exporter.metrics.recorder import Recorder
-from exporter.sources.tap import Capacity, Tap
+from exporter.sources.tap import REFUSED_AT_ONCE, Capacity, Tap
 from exporter.targets import Targets
 from exporter.web.app import Hooks, build
 from exporter.web.errors import ERROR_TOKENS, ErrorAnswers
 from exporter.web.listener import Listener, listen
+from exporter.web.protocol import CONNECTIONS, LINGERING
 from exporter.web.scrapers import Scrapers
 
 LAG_INTERVAL: Final = 0.25
@@ -31,16 +32,16 @@ LAG_INTERVAL: Final = 0.25
 MOST_CONNECTIONS: Final = 1_000_000
 """Where the limit of open files is no limit."""
 
-RESERVED_DESCRIPTORS: Final = 64
-"""Open files that are not for relaying: listeners, scrapers, clients being refused, the log."""
+RESERVED_DESCRIPTORS: Final = REFUSED_AT_ONCE + CONNECTIONS + LINGERING + 64
+"""Open files that are not for relaying: clients being refused, requests of scrapers, and 64 for the rest."""
 
 _log = structlog.get_logger(__name__)
 
 
 def affordable_connections() -> int:
-    """How many connections the limit of open files allows: each takes two descriptors."""
+    """How many connections the limit of open files allows, at two descriptors each. At least half are for relaying."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(max(1, (soft - RESERVED_DESCRIPTORS) // 2), MOST_CONNECTIONS)
+    return min((soft - min(RESERVED_DESCRIPTORS, soft // 2)) // 2, MOST_CONNECTIONS)
 
 
 def raise_descriptor_limit() -> None:
@@ -155,6 +156,10 @@ class App:
                 plan = diff_for_reload(self._config, await asyncio.to_thread(self._load))
             except ConfigError as error:
                 _log.error("configuration not reloaded, the old one stays in force", faults=list(error.faults))
+                self.recorder.config_loaded(successful=False)
+                return False
+            except Exception as fault:
+                _log.error("configuration not reloaded, the old one stays in force", exc_info=fault)
                 self.recorder.config_loaded(successful=False)
                 return False
             self._config = plan.config

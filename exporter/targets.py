@@ -21,10 +21,12 @@ class Targets:
 
     def update(self, targets: Mapping[str, Target]) -> None:
         """Take these targets from now on; connections that exist keep what they began with."""
-        self._watches = {
-            name: self._recorder.watch(Origin(self._source, name), target.vocabulary())
-            for name, target in targets.items()
-        }
+        self._watches = {}
+        for name, target in targets.items():
+            origin = Origin(self._source, name)
+            self._watches[name] = self._recorder.watch(origin, target.vocabulary())
+            self._recorder.message_size_limit(origin, "client_to_server", target.limits.client_to_server)
+            self._recorder.message_size_limit(origin, "server_to_client", target.limits.server_to_client)
         self._matches = [
             (target.match, self._watches[name]) for name, target in targets.items() if target.match != Match()
         ]

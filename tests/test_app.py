@@ -11,7 +11,7 @@ import structlog
 from websockets.asyncio.client import connect
 
 from exporter.app import App, StartError, affordable_connections, raise_descriptor_limit
-from exporter.config import Address, Config, ConfigError, Match, TapConfig, Target
+from exporter.config import Address, Config, ConfigError, Limits, Match, TapConfig, Target
 from tests.support.loops import conversation, eventually, in_both_loops
 from tests.support.peers import connected, opened
 from tests.support.processes import Exporter, exporter_process
@@ -68,9 +68,11 @@ class TestStarting:
 
 
 class TestConnectionLimit:
-    @pytest.mark.parametrize(("descriptors", "connections"), [(64, 1), (1024, 480), (1 << 20, 524_256)])
+    @pytest.mark.parametrize(
+        ("descriptors", "connections"), [(64, 16), (1024, 256), (65_536, 32_512), (1 << 20, 524_032)]
+    )
     def test_what_descriptors_allow(self, descriptors: int, connections: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Two descriptors for each connection, and some that are not for relaying; one connection at least."""
+        """Two descriptors for each connection, and 512 that are not for relaying, at most half of them all."""
         monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, 1 << 20))
         assert affordable_connections() == connections
 
@@ -221,6 +223,32 @@ class TestReloading:
                 ("rooms", "4xxx", "application"): 1,
             }
             assert page.value(SUCCESSFUL) == 1
+
+    @conversation
+    async def test_a_fault_of_ours(self) -> None:
+        """Whatever goes wrong while the configuration is read, the exporter goes on with the old one and says so."""
+        load = Reloads()
+        load.next = lambda: [][0]
+        async with service() as (_, upstream), watching(upstream, load=load) as watched:
+            with structlog.testing.capture_logs() as lines:
+                assert await reload(watched) == 500
+            assert "configuration not reloaded, the old one stays in force" in [line["event"] for line in lines]
+            assert (await watched.scrape()).value(SUCCESSFUL) == 0
+            async with connect(watched.url) as client:
+                await client.send("still here")
+
+    @conversation
+    async def test_limits(self) -> None:
+        """The configured maximum message sizes are exported, and follow a reload."""
+        load = Reloads()
+        limited = Target("chat", limits=Limits(client_to_server=1024, server_to_client=2048))
+        async with service() as (_, upstream), watching(upstream, limited, load=load) as watched:
+            limits = (await watched.scrape()).counted("websocket_message_size_limit_bytes", "direction", "origin")
+            assert limits == {("client_to_server", "configured"): 1024, ("server_to_client", "configured"): 2048}
+            load.next = lambda: configured(upstream, Target("chat", limits=Limits(server_to_client=4096)))
+            assert await reload(watched) == 200
+            limits = (await watched.scrape()).counted("websocket_message_size_limit_bytes", "direction", "origin")
+            assert limits == {("server_to_client", "configured"): 4096}
 
     @conversation
     async def test_a_broken_configuration(self) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -339,15 +340,16 @@ def test_output_fits_any_encoding() -> None:
     assert stdout.isascii()
 
 
-def test_interrupt_is_quiet(tmp_path: Path) -> None:
+def test_interrupt_is_quiet() -> None:
     """Ctrl-C ends with the shell's status for it, 130, and without a traceback."""
-    fifo = tmp_path / "config.yaml"
-    os.mkfifo(fifo)
-    with started("check-config", str(fifo)) as process:
-        writer = os.open(fifo, os.O_WRONLY)  # returns when the program has opened it, and now waits for text
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
-        os.close(writer)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        started("health", f"http://127.0.0.1:{silent.getsockname()[1]}/") as process,
+    ):
+        client, _ = silent.accept()  # the program waits for its answer now
+        with client:
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=30)
     assert (process.returncode, stderr) == (130, "")
 
 

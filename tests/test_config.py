@@ -1,5 +1,6 @@
 """Configuration: every fault gets its exact sentence, layers win in order, and a reload changes what it may."""
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -102,9 +103,12 @@ def test_folder_is_no_file(tmp_path: Path) -> None:
     assert faults({"config.file": str(tmp_path)}) == [f"cannot read {tmp_path}: is a directory"]
 
 
-def test_endless_file_is_not_read_to_its_end() -> None:
-    """A path such as /dev/zero is refused at once."""
-    assert faults({"config.file": "/dev/zero"}) == ["cannot read /dev/zero: larger than 1 MiB"]
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
+    """A device or a pipe, which may never end or never begin, is refused at once."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in ("/dev/zero", str(pipe)):
+        assert faults({"config.file": path}) == [f"cannot read {path}: not a regular file"]
 
 
 def test_largest_file_is_read(tmp_path: Path) -> None:
@@ -652,6 +656,13 @@ def test_targets_and_log_level_are_reloadable() -> None:
     assert dict(plan.config.targets) == targets
     assert plan.config.log_level == "debug"
     assert plan.kept == ()
+
+
+def test_targets_are_matched_in_the_new_order() -> None:
+    """The first match wins, so a reload takes the order that a restart would; what is gone comes last."""
+    before = replaced(targets={name: Target(name) for name in ("default", "old", "a")})
+    after = replaced(targets={name: Target(name) for name in ("b", "a", "default")})
+    assert list(diff_for_reload(before, after).config.targets) == ["b", "a", "default", "old"]
 
 
 def test_what_needs_a_restart_is_said_and_kept() -> None:

@@ -22,6 +22,9 @@ def read_text(path: Path) -> str:
     """The file's text. Raises DocumentError with a sentence that names the file."""
     shown = str(path) if str(path).isprintable() else quoted(str(path))
     try:
+        if path.exists() and not path.is_file():
+            # A pipe, say, would be read but once, and a reload would wait for it for ever.
+            raise DocumentError(f"cannot read {shown}: {'is a directory' if path.is_dir() else 'not a regular file'}")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:

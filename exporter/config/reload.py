@@ -23,7 +23,9 @@ def diff_for_reload(old: Config, new: Config) -> ReloadPlan:
     A target that is gone stays as it was: its counters must not vanish while the process lives.
     """
     reloadable = {setting.attribute: getattr(new, setting.attribute) for setting in SETTINGS if setting.reloadable}
-    targets = MappingProxyType({**old.targets, **new.targets})
+    # In the new order, because the first match wins, as it will after a restart.
+    gone = {name: target for name, target in old.targets.items() if name not in new.targets}
+    targets = MappingProxyType({**new.targets, **gone})
     config = msgspec.structs.replace(old, targets=targets, **reloadable)
     return ReloadPlan(config, (*_kept_settings(old, new), *_kept_taps(old, new), *_kept_targets(old, new)))
 

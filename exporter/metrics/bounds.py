@@ -23,6 +23,9 @@ STATUSES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The `status` values of each `outcome` of an opening handshake."""
 
+LIMIT_ORIGINS: Final = ("configured",)
+"""How a message size limit came to be known."""
+
 OVERFLOWING: Final = ("code", "status")
 """Labels whose values are folded where there would be too many."""
 
@@ -39,6 +42,7 @@ VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("", "direction"): events.DIRECTIONS,
     ("", "compressed"): ("false", "true"),
     ("", "peer"): events.SIDES,
+    ("", "origin"): LIMIT_ORIGINS,
     (catalogue.TRANSPORT_ENDS.name, "kind"): get_args(events.EndKind),
     (catalogue.FRAME_ANOMALIES.name, "kind"): events.ANOMALY_KINDS,
     (catalogue.UNPARSED_STREAMS.name, "reason"): events.UNPARSED_REASONS,

@@ -90,6 +90,13 @@ MESSAGE_SIZE: Final = _connection(
     "compressed",
     bounds=SIZE_BOUNDS,
 )
+MESSAGE_SIZE_LIMIT: Final = _connection(
+    "websocket_message_size_limit_bytes",
+    "gauge",
+    "The service's maximum message size: configured, as the operator says.",
+    "direction",
+    "origin",
+)
 PING_RTT: Final = _connection(
     "websocket_ping_rtt_seconds",
     "histogram",

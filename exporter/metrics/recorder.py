@@ -15,6 +15,7 @@ from exporter.events import (
     UNPARSED_REASONS,
     AnomalySeen,
     Closed,
+    Direction,
     Event,
     HandshakeEnded,
     Origin,
@@ -82,6 +83,7 @@ class Recorder(Collector):
         self._code_info = self._values(catalogue.CLOSE_CODE_INFO)
         self._created = self._values(catalogue.TARGET_CREATED)
         self._message_sizes = self._families[catalogue.MESSAGE_SIZE.name] = MessageSizeSeries()
+        self._message_size_limit = self._values(catalogue.MESSAGE_SIZE_LIMIT)
         self._ping_rtt = self._histogram(catalogue.PING_RTT)
         self._build_info = self._values(catalogue.BUILD_INFO)
         self._unparsed = self._values(catalogue.UNPARSED_STREAMS)
@@ -129,6 +131,14 @@ class Recorder(Collector):
             self._created.set(self._now(), *labels)
         client_to_server, server_to_client = (self._message_sizes.born(origin, direction) for direction in DIRECTIONS)
         return Watch(origin, vocabulary, client_to_server, server_to_client)
+
+    def message_size_limit(self, origin: Origin, direction: Direction, limit: int | None) -> None:
+        """Note the service's configured maximum message size in bytes; None where there is none (any more)."""
+        labels = (origin.source, origin.target, direction, "configured")
+        if limit is None:
+            self._message_size_limit.forget(*labels)
+        else:
+            self._message_size_limit.set(limit, *labels)
 
     def http_error(self, token: str) -> None:
         """Count a request to one of the exporter's own listeners that was answered with the error `token`."""

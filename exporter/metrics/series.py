@@ -34,6 +34,10 @@ class Values:
         """Set one series."""
         self.values[labels] = value
 
+    def forget(self, *labels: str) -> None:
+        """Let a series of a gauge be no more."""
+        self.values.pop(labels, None)
+
     def born(self, *labels: str) -> None:
         """Let a series exist at 0, so that its first event is an increase."""
         self.values.setdefault(labels, 0.0)

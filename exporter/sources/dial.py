@@ -46,6 +46,7 @@ class Dialler:
     def __init__(self, upstream: Address | UnixPath, timeout: float, sources: Sequence[str] = ()) -> None:
         self._upstream = upstream
         self._timeout = timeout
+        self._unix_queue = asyncio.Lock()
         self._sources = {
             family: itertools.cycle([source for source in sources if (":" in source) == colons] or [None])
             for family, colons in ((socket.AF_INET, False), (socket.AF_INET6, True))
@@ -92,7 +93,9 @@ class Dialler:
 
     async def _connect(self, sock: socket.socket, destination: Destination) -> None:
         if sock.family == socket.AF_UNIX:
-            await _connect_unix(sock, destination)
+            # In turn, so that one client at a time looks for room, however many wait.
+            async with self._unix_queue:
+                await _connect_unix(sock, destination)
             return
         set_options(sock)
         source = next(self._sources[sock.family])

@@ -30,7 +30,7 @@ BACKLOG: Final = 4096
 ACCEPT_BATCH: Final = 16
 """Connections accepted before other sockets get their turn."""
 
-REFUSED_AT_ONCE: Final = 16
+REFUSED_AT_ONCE: Final = 128
 """Clients over the limit that are being told so. Of more, who has been longest about it is dropped: clients that ask
 nothing must not use up the descriptors that scrapes and health checks need."""
 
@@ -182,7 +182,7 @@ class Tap:
             client.setblocking(False)
             self._serving += 1
             self._idle.clear()
-            self._tasks.create_task(self._serve(client, str(peer[0])))
+            self._tasks.create_task(self._serve(client, str(peer[0]).removeprefix("::ffff:")))
 
     async def _serve(self, client: socket.socket, address: str) -> None:
         observer = ConnectionObserver(
@@ -234,7 +234,11 @@ class Tap:
         assert self._poller is not None
         relay = Relay(client, server, observer, self._poller, self)
         self._relays.add(relay)
-        relay.start()
+        try:
+            relay.start()
+        except OSError as error:  # no room for another socket to watch
+            self._complain("cannot relay a connection", reason=_reason(error))
+            relay.cut()
 
     async def _dial_for(self, client: socket.socket, observer: ConnectionObserver) -> socket.socket | None:
         """The upstream's end for a client; None where it cannot be had, and the client has been told so."""

@@ -14,6 +14,8 @@ from uvicorn.server import ServerState
 
 from exporter.web.errors import ErrorAnswers, ErrorToken
 
+CONNECTIONS: Final = 256
+"""Connections that are served at a time, by default."""
 LINGERING: Final = 64
 """Connections that may linger at a time after an error; file descriptors are the relay's to use."""
 
@@ -28,7 +30,7 @@ _State = Literal["head", "body", "answer"]
 class Limits:
     """What one listener takes; sizes in bytes, times in seconds."""
 
-    connections: int = 512
+    connections: int = CONNECTIONS
     head: int = 16 * 1024
     fields: int = 100
     uri: int = 8 * 1024

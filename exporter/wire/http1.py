@@ -11,6 +11,9 @@ from typing import Final
 MAX_HEAD: Final = 64 * 1024
 """Bytes of a head that are looked at; a longer one is relayed unread."""
 
+MAX_FIELDS: Final = 256
+"""Field lines of a head; one with more is no head that is worth the time."""
+
 CRLF: Final = b"\r\n"
 HEAD_END: Final = b"\r\n\r\n"
 
@@ -45,6 +48,8 @@ class ResponseHead:
 
 def _fields(lines: list[bytes]) -> Fields | None:
     fields: Fields = {}
+    if len(lines) > MAX_FIELDS:
+        return None
     for line in lines:
         match = _FIELD_LINE.fullmatch(line)
         if match is None:

@@ -79,9 +79,21 @@ def upgrade_request(head: http1.RequestHead, *, has_body: bool) -> UpgradeReques
     return UpgradeRequest(
         key=keys[0] if valid else None,
         host=http1.first(fields, b"host"),
-        path=head.target.split(b"?", 1)[0].decode("ascii", "backslashreplace"),
+        path=_path(head.target),
         user_agent=http1.first(fields, b"user-agent"),
     )
+
+
+def _path(target: bytes) -> str:
+    """The path of a request target, without a query and, in absolute form (RFC 9112 section 3.2.2), from its path on.
+
+    Both may carry credentials.
+    """
+    path = target.split(b"?", 1)[0]
+    if not path.startswith(b"/"):
+        _, scheme, rest = path.partition(b"://")
+        path = b"/" + rest.partition(b"/")[2] if scheme else path
+    return path.decode("ascii", "backslashreplace")
 
 
 class UpgradeListener(Protocol):

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 
 from exporter.closecodes import Vocabulary
+from exporter.config import Limits, Target
 from exporter.events import ANOMALY_KINDS, INITIATORS, SIDES, Origin
 from exporter.metrics.catalogue import METRICS, Metric
 from exporter.metrics.recorder import Recorder
@@ -25,6 +26,7 @@ from tests.wire.support import CLOSE, KEY, accepts, asks, frame, head
 
 HOSTILE: Final = 10_000
 CHAT: Final = Origin("tap", "chat")
+LIMITED: Final = Target("chat", limits=Limits(client_to_server=1 << 20))
 VOCABULARY: Final = Vocabulary(frozenset({4001}), frozenset({3001}))
 
 # Each exposed bound as prometheus_client spells it, which is what rules and panels must name.
@@ -62,7 +64,7 @@ def exposed_name(metric: Metric) -> str:
 @conversation
 async def test_the_catalogue_is_what_is_exposed() -> None:
     """Each family is there with its type, help, labels and bounds, in the catalogue's order, and no other of ours."""
-    async with service() as (_, upstream), watching(upstream) as watched:
+    async with service() as (_, upstream), watching(upstream, LIMITED) as watched:
         await some_traffic(watched)
         page = await watched.scrape()
         ours = [name for name in page.families if name.startswith("websocket_")]
@@ -83,7 +85,7 @@ async def test_the_catalogue_is_what_is_exposed() -> None:
 @conversation
 async def test_no_created_series() -> None:
     """Neither format has `_created` series; OpenMetrics is parsed whole by a parser of its own."""
-    async with service() as (_, upstream), watching(upstream) as watched:
+    async with service() as (_, upstream), watching(upstream, LIMITED) as watched:
         await some_traffic(watched)
         accept = "Accept: application/openmetrics-text; version=1.0.0"
         status, openmetrics = await fetch(watched.app.web_address, "/metrics", "GET", accept)

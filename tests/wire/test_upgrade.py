@@ -2,6 +2,7 @@
 
 import pytest
 
+from exporter.wire import http1
 from exporter.wire.upgrade import MAX_EARLY, UpgradeRequest, UpgradeResponse, accept_value
 from tests.wire.support import (
     KEY,
@@ -151,6 +152,27 @@ def test_what_the_client_said_of_itself() -> None:
     """Host, path without its query, and user agent come with the request."""
     talk = converse([asks("GET /chat?token=secret HTTP/1.1", User_Agent="b\xf6t/1"), accepts()])
     assert talk.requests == [UpgradeRequest(SAMPLE_KEY.encode(), "server.example.com", "/chat", "b\\xf6t/1")]
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/", "/"),
+        ("/ws/1?token=secret", "/ws/1"),
+        ("http://user:password@server.example.com/ws?x", "/ws"),
+        ("http://server.example.com", "/"),
+        ("*", "*"),
+    ],
+)
+def test_the_path_of_a_request_target(target: str, path: str) -> None:
+    """The path is what a match sees and a log line shows, in absolute form too: no query and no credentials."""
+    assert converse([asks(f"GET {target} HTTP/1.1"), accepts()]).requests[0].path == path
+
+
+def test_a_head_with_many_fields() -> None:
+    """A head with more field lines than anybody sends is not looked at."""
+    fields = {f"X_{number}": "1" for number in range(http1.MAX_FIELDS)}
+    assert heard([asks(**fields), accepts()]) != OPENED
 
 
 @pytest.mark.parametrize(
