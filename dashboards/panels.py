@@ -24,6 +24,8 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode, HeatmapColorScale
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from dashboards.style import RUNBOOKS
+
 DATASOURCE: Final = options.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 AnyPanel = TypeVar(
@@ -45,10 +47,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What every panel has: its title, and what an operator should conclude from it."""
+    """What every panel has: its title, and what an operator should conclude from it.
+
+    `alert` is the alert that watches what is shown: its runbook is one click away.
+    """
 
     title: str
     description: str
+    alert: str | None = None
 
 
 def time_series(
@@ -60,10 +66,12 @@ def time_series(
     log_base: int | None = None,
     colours: Mapping[str, str] | None = None,
     dashed: str | None = None,
+    threshold: float | None = None,
 ) -> timeseries.Panel:
     """Lines; never stacked, for a stack would add up sources.
 
-    `colours` maps regular expressions on series names to colours; `dashed` is one for dashed lines.
+    `colours` maps regular expressions on series names to colours; `dashed` is one for dashed lines. `threshold` draws a
+    red line where an alert has its own.
     Series that are zero throughout stay out of legend and tooltip: most are born at zero and remain so.
     """
     panel = (
@@ -92,6 +100,9 @@ def time_series(
     if dashed is not None:
         dashes = model.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]})
         panel.override_by_regexp(f"/{dashed}/", [dashes])
+    if threshold is not None:
+        line = common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED)
+        panel.thresholds(_steps("transparent", {threshold: "red"})).thresholds_style(line)
     return panel
 
 
@@ -221,7 +232,11 @@ def not_a_number(shown: str) -> model.SpecialValueMap:
 
 
 def _placed(panel: AnyPanel, heading: Heading, width: Width, height: int) -> AnyPanel:
-    return panel.title(heading.title).description(heading.description).span(width).height(height)
+    panel.title(heading.title).description(heading.description).span(width).height(height)
+    if heading.alert is not None:
+        link = dashboard.DashboardLink(f"Runbook of {heading.alert}").url(f"{RUNBOOKS}/{heading.alert}.md")
+        panel.links([link.type(model.DashboardLinkType.LINK).target_blank(True)])
+    return panel
 
 
 def _target(query: Query, ref: str) -> prometheus.Dataquery:

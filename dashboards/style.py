@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
+RUNBOOKS: Final = "https://github.com/websocket-exporter/websocket-exporter/blob/main/alerts/runbooks"
+
 WHO: Final = "{{job}}/{{target}} ({{source}})"
 REPLICA: Final = "{{job}} {{instance}}"
 

@@ -44,6 +44,12 @@ def affordable_connections() -> int:
     return min((soft - min(RESERVED_DESCRIPTORS, soft // 2)) // 2, MOST_CONNECTIONS)
 
 
+def affordable_refusals() -> int:
+    """How many clients may be told at a time that they are too many: where descriptors are few, an eighth of them."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(soft // 8, REFUSED_AT_ONCE)
+
+
 def raise_descriptor_limit() -> None:
     """Take as many open files as the system grants without asking."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -86,7 +92,7 @@ class App:
         self.recorder = Recorder(time.time, ERROR_TOKENS)
         self._sinks = _Sinks((self.recorder, log.CloseLog()), time.monotonic)
         self._targets = Targets("tap", config.targets, self.recorder)
-        capacity = Capacity(config.limits_connections or affordable_connections())
+        capacity = Capacity(config.limits_connections or affordable_connections(), affordable_refusals())
         self.recorder.connection_limit(capacity.limit)
         self._taps = [
             Tap(

@@ -5,6 +5,7 @@ that into the series a scraper would have stored: counters born at zero, a phase
 markers where a replica left. `promtool` then evaluates the shipped rules over these series.
 """
 
+import json
 import random
 import subprocess
 from collections import Counter
@@ -20,7 +21,6 @@ from exporter.metrics import catalogue
 ALERTS: Final = Path(__file__).parent.parent / "alerts"
 RULES: Final = ALERTS / "rules/websocket.yaml"
 
-JOB: Final = "chat/pods"
 TARGET: Final = "chat"
 
 Labels = tuple[tuple[str, str], ...]
@@ -42,10 +42,12 @@ _BORN: Final = tuple(
     for outcome, status in (
         ("accepted", "101"),
         ("rejected", "401"),
+        ("rejected", "500"),
         ("rejected", "503"),
         ("failed", "refused"),
         ("failed", "closed"),
         ("failed", "timeout"),
+        ("refused_by_exporter", "limit"),
     )
 )
 
@@ -54,13 +56,14 @@ _BORN: Final = tuple(
 class Replica:
     """One life of one replica: `born` and `died` are seconds; events at or after `died` are nobody's.
 
-    A later life with the same `instance` is a restart in place.
+    A later life with the same `instance` is a restart in place. `limit` is the most connections it may relay.
     """
 
     instance: str
     born: int = 0
     died: int | None = None
     source: str = "tap"
+    limit: int = 10_000
     events: list[tuple[float, str, Labels]] = field(default_factory=list)
 
     def alive(self, at: float) -> bool:
@@ -99,6 +102,7 @@ class Replica:
                 series.setdefault(key, []).append((time, counters[key]))
             series.setdefault((catalogue.CONNECTIONS_ACTIVE.name, ()), []).append((time, accepted - closed))
             series.setdefault((catalogue.TARGET_CREATED.name, ()), []).append((time, self.born))
+            series.setdefault((catalogue.TAP_CONNECTION_LIMIT.name, ()), []).append((time, self.limit))
         return series
 
 
@@ -108,8 +112,8 @@ class Service:
 
     replicas: list[Replica] = field(default_factory=list)
 
-    def start(self, instance: str, at: int = 0, source: str = "tap") -> Replica:
-        replica = Replica(instance, born=at, source=source)
+    def start(self, instance: str, at: int = 0, source: str = "tap", limit: int = 10_000) -> Replica:
+        replica = Replica(instance, born=at, source=source, limit=limit)
         self.replicas.append(replica)
         return replica
 
@@ -118,21 +122,21 @@ class Service:
         alive = [replica for replica in self.replicas if replica.alive(at)]
         return rng.choice(alive) if alive else None
 
-    def input_series(self, interval: int, end: int, rng: random.Random) -> list[dict[str, str]]:
+    def input_series(self, job: str, interval: int, end: int, rng: random.Random) -> list[dict[str, str]]:
         """promtool's `input_series`, one value a second: each instance is scraped every `interval` s, off the grid."""
         phases = {replica.instance: rng.randrange(1, interval) for replica in self.replicas}
-        points: dict[str, list[tuple[int, str]]] = {}
+        points: dict[tuple[str, Labels], list[tuple[int, str]]] = {}
         for replica in self.replicas:
             times = [time for time in range(phases[replica.instance], end, interval) if replica.alive(time)]
-            place = (("job", JOB), ("instance", replica.instance), ("source", replica.source), ("target", TARGET))
             for (name, labels), values in replica.samples(times).items():
-                series = f"{name}{{{','.join(f'{key}={value!r}' for key, value in (*place, *labels))}}}"
-                points.setdefault(series, []).extend((time, str(value)) for time, value in values)
+                place = {"job": job, "instance": replica.instance, "source": replica.source, "target": TARGET}
+                known = ("job", "instance", *catalogue.BY_NAME[name].labels)
+                own = tuple((label, place[label]) for label in place if label in known)
+                points.setdefault((name, (*own, *labels)), []).extend((time, str(value)) for time, value in values)
         gone = {name: self._stale(name, phases, interval, end) for name in phases}
-        for series, samples in points.items():
-            instance = series.partition("instance='")[2].partition("'")[0]
-            samples += [(time, "stale") for time in gone[instance]]
-        return [{"series": series, "values": _notation(sorted(samples))} for series, samples in points.items()]
+        for (_, labels), samples in points.items():
+            samples += [(time, "stale") for time in gone[dict(labels)["instance"]]]
+        return [{"series": _series(*key), "values": _notation(sorted(samples))} for key, samples in points.items()]
 
     def _stale(self, instance: str, phases: Mapping[str, int], interval: int, end: int) -> list[int]:
         """The first failed scrape after each life that no other life follows at once."""
@@ -143,6 +147,10 @@ class Service:
             if replica.died is not None
         ]
         return [time for time in misses if time < end and not any(replica.alive(time) for replica in lives)]
+
+
+def _series(name: str, labels: Labels) -> str:
+    return f"{name}{{{', '.join(f'{label}={json.dumps(value)}' for label, value in labels)}}}"
 
 
 def _notation(samples: list[tuple[int, str]]) -> str:
@@ -161,19 +169,19 @@ def _tokens(samples: list[tuple[int, str]]) -> Iterator[str]:
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The real promtool; never raises for its verdict."""
-    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=220, check=False)
 
 
 def judge(tests: list[Test], folder: Path, rules: Path = RULES, evaluation_interval: str = "15s") -> str:
     """Let promtool run `tests` over `rules`; return what it has to say, "" where all of them hold."""
     groups = [group["name"] for group in yaml.safe_load(rules.read_text())["groups"]]
-    file = folder / "scenario.yaml"
+    file = folder / "scenario.json"
     document = {
         "rule_files": [str(rules)],
         "evaluation_interval": evaluation_interval,
         "group_eval_order": groups,
         "tests": tests,
     }
-    file.write_text(yaml.safe_dump(document, width=1_000_000))
+    file.write_text(json.dumps(document))  # JSON is YAML
     done = promtool("test", "rules", file)
     return "" if done.returncode == 0 else done.stdout + done.stderr

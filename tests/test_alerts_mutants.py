@@ -8,6 +8,8 @@ import pytest
 
 from tests.alerts_support import ALERTS, RULES, promtool
 
+FAILING: Final = "refused|closed|timeout|500|502|503|504"
+
 MUTANTS: Final = (
     ("too_big:increase5m >= 20", "too_big:increase5m >= 19", "WebSocketMessageTooBigSpike"),
     ("too_big:increase5m >= 20", "too_big:increase5m > 20", "WebSocketMessageTooBigSpike"),
@@ -52,6 +54,42 @@ MUTANTS: Final = (
         "up == 0",
         "WebSocketExporterDown",
     ),
+    ("surge:increase2m >= 20", "surge:increase2m >= 19", "WebSocketAbnormalCloseSurge"),
+    ("surge:increase2m >= 20", "surge:increase2m > 20", "WebSocketAbnormalCloseSurge"),
+    (">= 0.5 * ", "> 0.5 * ", "WebSocketAbnormalCloseSurge"),
+    (">= 0.5 * ", ">= 0.49 * ", "WebSocketAbnormalCloseSurge"),
+    (">= 0.25 * ", "> 0.25 * ", "WebSocketAbnormalCloseSurge"),
+    (">= 0.25 * ", ">= 0.24 * ", "WebSocketAbnormalCloseSurge"),
+    (
+        "0.25 * max_over_time(job_target_source:websocket_connections_active:sum[10m])",
+        "0.25 * job_target_source:websocket_connections_active:sum",
+        "WebSocketAbnormalCloseSurge",
+    ),
+    ('class="abnormal", ', "", "WebSocketAbnormalCloseSurge"),
+    ('initiator!="exporter"', 'initiator!="nobody"', "WebSocketAbnormalCloseSurge"),
+    ('initiator!="exporter"', 'initiator!~"client|exporter"', "WebSocketAbnormalCloseSurge"),
+    ('initiator!="exporter"', 'initiator!~"unknown|exporter"', "WebSocketAbnormalCloseSurge"),
+    ("[5m] offset 2m", "[5m] offset 5m", "WebSocketAbnormalCloseSurge"),
+    ("increase2m offset 3m", "increase2m offset 3m * 0", "WebSocketAbnormalCloseSurge"),
+    ("failing:increase2m >= 20", "failing:increase2m >= 19", "WebSocketServiceNotAccepting"),
+    ("failing:increase2m >= 20", "failing:increase2m > 20", "WebSocketServiceNotAccepting"),
+    ("failing:ratio2m > 0.5", "failing:ratio2m >= 0.5", "WebSocketServiceNotAccepting"),
+    ("failing:ratio2m > 0.5", "failing:ratio2m > 0.51", "WebSocketServiceNotAccepting"),
+    *(
+        (f'{{status=~"{FAILING}"}}', f'{{status=~"{FAILING}", status!="{status}"}}', "WebSocketServiceNotAccepting")
+        for status in FAILING.split("|")
+    ),
+    *((FAILING, f"{FAILING}|{status}", "WebSocketServiceNotAccepting") for status in ("401", "403", "429", "other")),
+    ('outcome!="refused_by_exporter"', 'outcome!="nobody"', "WebSocketServiceNotAccepting"),
+    ("0.5 * 2 / 5 * ", "0.49 * 2 / 5 * ", "WebSocketServiceNotAccepting"),
+    ("0.5 * 2 / 5 * ", "0.52 * 2 / 5 * ", "WebSocketServiceNotAccepting"),
+    ("for: 5m", "for: 3m", "WebSocketServiceNotAccepting"),
+    ("for: 5m", "for: 7m", "WebSocketServiceNotAccepting"),
+    (">= 0.9\n", "> 0.9\n", "WebSocketTapConnectionLimit"),
+    (">= 0.9\n", ">= 0.89\n", "WebSocketTapConnectionLimit"),
+    ("min_over_time(job_instance", "max_over_time(job_instance", "WebSocketTapConnectionLimit"),
+    ('source="tap", status="limit"', 'source="tap", outcome="refused_by_exporter"', "WebSocketTapConnectionLimit"),
+    ('websocket_connections_active{source="tap"}', "websocket_connections_active", "WebSocketTapConnectionLimit"),
 )
 """(what the rule file says, what it must not say, the promtool tests that notice)."""
 

@@ -24,13 +24,18 @@ RENDERED: Final = render()
 DASHBOARDS: Final = {name: json.loads(text) for name, text in RENDERED.items()}
 KNOWN: Final = {metric.name: metric for metric in (*catalogue.METRICS, *promql.BORROWED)}
 
+RULES: Final = Path(__file__).parent.parent / "alerts/rules/websocket.yaml"
+SHIPPED_ALERTS: Final = [
+    rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"] if "alert" in rule
+]
+
 LABEL_VALUES: Final = {
     "source": ("tap", "probe"),
     "target": ("chat",),
     "outcome": ("accepted", "failed"),
     "status": ("101",),
     "code": ("1001", "1009"),
-    "class": ("going_away", "too_big"),
+    "class": ("going_away", "too_big", "abnormal"),
     "initiator": ("client", "server"),
     "alertstate": ("pending", "firing"),
     "alertname": ("WebSocketTest",),
@@ -272,6 +277,45 @@ def test_alerts_are_shown_by_their_worst_state(tmp_path: Path) -> None:
     ]
     evaluate(tmp_path, samples, [(expr, shown)])
     evaluate(tmp_path, {"up": "1x240"}, [(expr, [{"labels": '{alertname="no alert"}', "value": 0}])])
+
+
+def runbook_of(alert: dict[str, Any]) -> str:
+    url: str = alert["annotations"]["runbook_url"]
+    return url
+
+
+def test_every_alert_has_a_panel_that_leads_to_its_runbook() -> None:
+    """Beside what an alert watches there is the link to what to do about it; no link leads anywhere else."""
+    linked = {link["url"]: link for name in RENDERED for panel in content(name) for link in panel.get("links") or ()}
+    assert linked.keys() == {runbook_of(alert) for alert in SHIPPED_ALERTS}
+    for link in linked.values():
+        assert (link["type"], link["targetBlank"]) == ("link", True)
+
+
+def test_a_bar_of_the_alerts_panel_leads_to_the_runbook_of_its_alert() -> None:
+    """Also for alerts that no other panel mentions; the bar that says "no alert" leads nowhere."""
+    (panel,) = (panel for panel in content("overview.json") if panel["type"] == "state-timeline")
+    (override,) = panel["fieldConfig"]["overrides"]
+    (links,) = (each["value"] for each in override["properties"] if each["id"] == "links")
+    pattern, (link,) = override["matcher"]["options"].strip("/"), links
+    for alert in SHIPPED_ALERTS:
+        assert re.search(pattern, f"{alert['alert']} chat")
+        assert link["url"].replace("${__field.labels.alertname}", alert["alert"]) == runbook_of(alert)
+    assert not re.search(pattern, "no alert")
+
+
+@pytest.mark.needs("promtool")
+def test_connections_are_shown_beside_their_replicas_limit(tmp_path: Path) -> None:
+    """45 and 18 WebSockets of two targets, 70 allowed: 90 %; what other sources see does not count."""
+    active = 'websocket_connections_active{job="j", instance="i", target="%s", source="%s"}'
+    samples = {
+        active % ("a", "tap"): "45x240",
+        active % ("b", "tap"): "18x240",
+        active % ("a", "webhook"): "45x240",
+        'websocket_exporter_tap_connection_limit{job="j", instance="i"}': "70x240",
+    }
+    expr = dict(queries(RENDERED["overview.json"]))["Connections beside the limit"]
+    evaluate(tmp_path, samples, [(expr, [{"labels": '{job="j", instance="i"}', "value": 0.9}])])
 
 
 @pytest.mark.needs("promtool")

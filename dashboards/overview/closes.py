@@ -48,6 +48,29 @@ def panels() -> list[Panel]:
             colours=by_class,
             dashed=" by client ",
         ),
+        time_series(
+            Heading(
+                "Ended without a Close frame",
+                "Closes of class abnormal (1006), per second, by the side whose TCP ended first. A low even level is "
+                "devices that vanish. A peak by client is often not clients but the ingress or proxy in front being "
+                "reloaded; by server a crash, or a deploy of a service that sends no Close frame.",
+                "WebSocketAbnormalCloseSurge",
+            ),
+            "cps",
+            Query(
+                promql.rate(catalogue.CLOSES, (*ORIGIN, "initiator"), class_="abnormal"), f"by {{{{initiator}}}} {WHO}"
+            ),
+        ),
+        time_series(
+            Heading(
+                "Transport ends",
+                "How TCP ended under the connections, per second, by the side that ended it first. reset: bytes were "
+                "left unread, by a crash or by a peer that refused them; timeout: the network or the device is gone. A "
+                "detail for a suspicion: which side comes first is a race for some peers.",
+            ),
+            "cps",
+            Query(promql.rate(catalogue.TRANSPORT_ENDS, (*ORIGIN, "side", "kind")), f"{{{{side}}}} {{{{kind}}}} {WHO}"),
+        ),
         ranking(
             Heading(
                 "Closes in the time range",

@@ -1,14 +1,19 @@
 """Who connects, how fast, and for how long."""
 
+from typing import Final
+
 from dashboards import promql
 from dashboards.overview.quantiles import quantiles
 from dashboards.panels import Heading, Panel, Query, time_series
-from dashboards.promql import ORIGIN
-from dashboards.style import OUTCOME_COLOURS, WHO
+from dashboards.promql import ORIGIN, PROCESS
+from dashboards.style import OUTCOME_COLOURS, REPLICA, WHO
 from exporter.metrics import catalogue
+
+NOT_ACCEPTED: Final = ("rejected", "failed", "refused_by_exporter")
 
 
 def panels() -> list[Panel]:
+    by_outcome = {f"^{outcome} ": colour for outcome, colour in OUTCOME_COLOURS.items()}
     return [
         time_series(
             Heading(
@@ -22,7 +27,22 @@ def panels() -> list[Panel]:
                 promql.rate(catalogue.HANDSHAKES, (*ORIGIN, "outcome", "status")),
                 f"{{{{outcome}}}} {{{{status}}}} {WHO}",
             ),
-            colours={f"^{outcome} ": colour for outcome, colour in OUTCOME_COLOURS.items()},
+            colours=by_outcome,
+        ),
+        time_series(
+            Heading(
+                "Handshakes not accepted",
+                "The same without the accepted ones. failed refused or closed: nobody is there. failed timeout, 5xx: "
+                "it cannot keep up, or something it needs is down. 401, 403, 429: it works, and turns clients away. "
+                "refused_by_exporter limit: see Connections beside the limit.",
+                "WebSocketServiceNotAccepting",
+            ),
+            "cps",
+            Query(
+                promql.rate(catalogue.HANDSHAKES, (*ORIGIN, "outcome", "status"), outcome=NOT_ACCEPTED),
+                f"{{{{outcome}}}} {{{{status}}}} {WHO}",
+            ),
+            colours=by_outcome,
         ),
         time_series(
             Heading(
@@ -34,6 +54,18 @@ def panels() -> list[Panel]:
             Query(
                 promql.gauge("sum", catalogue.CONNECTIONS_ACTIVE, (*ORIGIN, "instance")), f"{WHO} on {{{{instance}}}}"
             ),
+        ),
+        time_series(
+            Heading(
+                "Connections beside the limit",
+                "WebSockets through the taps of each replica, as a share of the connections that it may relay; all "
+                "targets chosen, or it looks emptier than it is. At 100 % new clients get 503. Other connections count "
+                "towards the limit too, but not in here.",
+                "WebSocketTapConnectionLimit",
+            ),
+            "percentunit",
+            Query(_share_of_limit(), REPLICA),
+            threshold=0.9,
         ),
         time_series(
             Heading(
@@ -70,3 +102,8 @@ def panels() -> list[Panel]:
             log_base=10,
         ),
     ]
+
+
+def _share_of_limit() -> str:
+    relayed = promql.gauge("sum", catalogue.CONNECTIONS_ACTIVE, (*PROCESS, "source"), source="tap")
+    return f"{relayed} / ignoring (source) {promql.gauge('max', catalogue.TAP_CONNECTION_LIMIT, PROCESS)}"

@@ -2,11 +2,16 @@
 
 from typing import Final
 
+from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
+
 from dashboards import promql
 from dashboards.panels import Heading, Panel, Query, not_a_number, states, tile, value_map
 from dashboards.promql import ORIGIN
-from dashboards.style import ALARMING
+from dashboards.style import ALARMING, RUNBOOKS
 from exporter.metrics import catalogue
+
+RUNBOOK: Final = {"title": "Runbook", "url": f"{RUNBOOKS}/${{__field.labels.alertname}}.md", "targetBlank": True}
+"""Grafana's data link to the runbook of the alert that a bar stands for."""
 
 NOT_CLIENT: Final = ("server", "unknown")
 """Initiators that count as the server's side: a webhook that did not say is taken as not the client."""
@@ -40,6 +45,7 @@ def panels() -> list[Panel]:
                 "1009 Message Too Big (1 h)",
                 "Connections closed because a message was over the receiver's limit. Above 0, messages were lost; many "
                 "are often one client in a loop. Send such payloads in chunks, or raise the limit if they are meant.",
+                "WebSocketMessageTooBigSpike",
             ),
             "short",
             Query(promql.increase(catalogue.CLOSES, ("source",), "1h", code="1009"), "{{source}}"),
@@ -52,6 +58,7 @@ def panels() -> list[Panel]:
                 "Connections that the server side ended by leaving: 1001, 1012, 1013 and the target's own codes for a "
                 "restart. A deploy explains them; without one the service restarts unasked. Clients that close a tab "
                 "are not in here.",
+                "WebSocketReconnectStorm",
             ),
             "short",
             Query(
@@ -64,7 +71,8 @@ def panels() -> list[Panel]:
             Heading(
                 "Handshake success, worst target",
                 "Accepted share of the opening handshakes of the last 15 minutes, for the target where it is lowest. "
-                "Below 99 % clients are turned away: see Handshakes by outcome for the status.",
+                "Below 99 % clients are turned away: see Handshakes not accepted for the status.",
+                "WebSocketServiceNotAccepting",
             ),
             "percentunit",
             Query(f"min by (source) ({accepted} / {attempts})", "{{source}}"),
@@ -77,6 +85,7 @@ def panels() -> list[Panel]:
                 "Exporter up",
                 "Whether Prometheus can scrape the exporter, or the share of its replicas that it can. When it is "
                 "down, every other panel is blind, and the connections that it relayed are cut.",
+                "WebSocketExporterDown",
             ),
             "percentunit",
             Query(promql.gauge("avg", promql.UP, ("job",)), "{{job}}"),
@@ -88,11 +97,12 @@ def panels() -> list[Panel]:
             Heading(
                 "Alerts",
                 "The alerts of this product over time: orange is pending, red is firing, green is none (also where "
-                "their rules are not loaded). The runbooks say what to do; compare the panels below at that moment.",
+                "their rules are not loaded). A click on a bar leads to its runbook, which says what to do; compare "
+                "the panels below at that moment.",
             ),
             Query(_alert_states(), "{{alertname}} {{job}} {{target}} {{source}}"),
             value_map({"0": ("none", "green"), "1": ("pending", "orange"), "2": ("firing", "red")}),
-        ),
+        ).override_by_regexp("/^WebSocket/", [DynamicConfigValue("links", [RUNBOOK])]),
     ]
 
 

@@ -49,6 +49,7 @@ class Capacity:
     """How many connections all taps together may relay, how many they do, and who is being refused, oldest first."""
 
     limit: int
+    refused_at_once: int = REFUSED_AT_ONCE
     used: int = 0
     refusing: dict[asyncio.Task[None], None] = field(default_factory=dict)
 
@@ -207,7 +208,7 @@ class Tap:
         """Refuse a client over the limit; where many are being refused, the oldest of them makes room."""
         self._complain("connection limit reached, new clients are refused", limit=self._capacity.limit)
         refusing = self._capacity.refusing
-        if len(refusing) >= REFUSED_AT_ONCE:
+        if len(refusing) >= self._capacity.refused_at_once:
             oldest = next(iter(refusing))
             del refusing[oldest]
             oldest.cancel()
