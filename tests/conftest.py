@@ -1,9 +1,11 @@
 """What every test may rely on: the `needs` marker, and an account of what missing programs kept from running."""
 
+import importlib.metadata
 import os
 import re
 import shutil
 from collections import Counter
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -11,11 +13,20 @@ import pytest
 PROGRAMS_REQUIRED: Final = os.environ.get("TESTS_REQUIRE_PROGRAMS") == "1"
 SKIP_REASON: Final = re.compile(r"needs (?P<program>[\w.-]+)$")
 
+NODE_PACKAGES: Final = Path(__file__).parent / "peers/node/node_modules"
+
+
+def present(name: str) -> bool:
+    """Whether there is such a program, Python distribution or, among the peers, Node package."""
+    if shutil.which(name) is not None or (NODE_PACKAGES / name).is_dir():
+        return True
+    return any(importlib.metadata.distributions(name=name))
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for program in marker.args:
-            if shutil.which(program) is None:
+            if not present(program):
                 give_up = pytest.fail if PROGRAMS_REQUIRED else pytest.skip
                 give_up(f"needs {program}")
 

@@ -19,7 +19,7 @@ REGISTRIES: Final = re.compile(
 
 GENERATED: Final = re.compile(r"(^|/)(__pycache__|node_modules|\.venv|\.cache|dist|build)/|\.(pyc|whl|egg-info|log)$")
 
-LOCKED: Final = ("requirements.txt", "requirements-build.txt", "requirements-dev.txt")
+LOCKED: Final = ("requirements.txt", "requirements-build.txt", "requirements-dev.txt", "requirements-peers.txt")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_every_make_command_explains_itself() -> None:
     """`make`, which is `make help`, lists each command with a sentence."""
     help_text = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
     listed = set(re.findall(r"(?m)^make ([a-z-]+) +\S", help_text))
-    internal = {"test-programs"}
+    internal = {"test-programs", "node-peers"}
     assert listed == makefile_targets() - internal
     assert {"run", "test", "matrix", "bench"} <= listed
 

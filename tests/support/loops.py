@@ -23,22 +23,26 @@ in_both_loops = pytest.mark.parametrize("loop", list(LOOPS))
 """For a conversation that has an argument `loop`."""
 
 
-def conversation(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+def conversation(test: Callable[P, Coroutine[Any, Any, None]], within: float = TIMEOUT) -> Callable[P, None]:
     """Run a test's coroutine, in the loop that its argument `loop` names or else in uvloop."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        run_in(str(kwargs.get("loop", "uvloop")), test(*args, **kwargs))
+        run_in(str(kwargs.get("loop", "uvloop")), test(*args, **kwargs), within)
 
     return run
 
 
-def run_in(loop: str, coroutine: Awaitable[None]) -> None:
+long_conversation = functools.partial(conversation, within=300.0)
+"""For rows of the matrix; they need a `timeout` mark too."""
+
+
+def run_in(loop: str, coroutine: Awaitable[None], within: float = TIMEOUT) -> None:
     unheard: list[dict[str, Any]] = []
 
     async def bounded() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(within):
             await coroutine
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
