@@ -12,22 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import machine, meter, relays
+from benchmarks import crowd, machine, meter, peers, relays, scrapes
+from benchmarks.bench import ENVOY, HAPROXY, NGINX, TAP, WEBSOCKETS, Bench, Effort
+from benchmarks.goals import bounds
 from benchmarks.load import LoadError
-from benchmarks.processes import Cores, Programs, StartError, nginx_program, on_core
-from benchmarks.relays import Bench, Effort
-from benchmarks.report import Bound, Table, render, render_bounds
+from benchmarks.processes import Cores, Starter, StartError, ahead_of_others, on_core
+from benchmarks.programs import Programs
+from benchmarks.report import Table, render, render_bounds
 
-QUICK: Final = Effort(rounds=2, seconds=0.3, idle_connections=500, starts=3)
-
-BOUNDS: Final = (
-    Bound(f"tap CPU per relayed message, {relays.SMALL}", relays.MESSAGES, relays.SMALL, 2.0, "x nginx", relays.NGINX),
-    Bound(f"tap CPU per relayed message, {relays.LARGE}", relays.MESSAGES, relays.LARGE, 0.4, "x nginx", relays.NGINX),
-    Bound(f"frame meter, {meter.BURST_64}", meter.TITLE, meter.BURST_64, 200, "ns"),
-    Bound("RSS per idle connection", relays.MEMORY, relays.IDLE, 6, "KiB"),
-    Bound("from start to listening (about 0.4 s)", relays.START, relays.UNTIL_LISTENING, 450, "ms"),
-    Bound("RSS at rest", relays.START, relays.RESTING, 45, "MiB"),
-)
+QUICK: Final = Effort(rounds=2, seconds=0.3, idle_connections=500, stopped_readers=100, starts=3)
 
 
 def frames(bench: Bench) -> list[Table]:
@@ -40,20 +33,52 @@ SCENARIOS: Final[dict[str, Callable[[Bench], list[Table]]]] = {
     "messages": relays.messages,
     "connections": relays.connections,
     "latency": relays.latency,
-    "idle": relays.idle,
+    "idle": crowd.idle,
+    "stopped": crowd.stopped_readers,
+    "scrapes": scrapes.scrapes,
     "start": relays.start,
 }
+
+WAITING: Final = ("latency", "scrapes", "start")
+"""Scenarios that measure time, not CPU: others on the same cores would be measured with them."""
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, help=f"rounds of each measurement (default {Effort.rounds})")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="measure this alone; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="a look in half a minute, too short to rely on")
+    parser.add_argument("--quick", action="store_true", help="a look in a minute, too short to rely on")
     found = parser.parse_args()
     if found.rounds is not None and found.rounds < 1:
         parser.error("--rounds must be at least 1")
     return found
+
+
+def present(programs: Programs) -> dict[str, Starter]:
+    """The tap and those of its peers that are there; says which are not."""
+    starters: dict[str, Starter] = {TAP: programs.tap}
+    for name, program, starter in (
+        (NGINX, peers.nginx_program(), programs.nginx),
+        (HAPROXY, peers.haproxy_program(), programs.haproxy),
+        (ENVOY, peers.envoy_program(), programs.envoy),
+    ):
+        if program is None:
+            print(f"{name} is missing: measured without it", file=sys.stderr)
+        else:
+            starters[name] = starter
+    return starters | {WEBSOCKETS: programs.reoriginate}
+
+
+def affordable(effort: Effort) -> Effort:
+    """`effort` with as many connections as the limit of open files, taken whole, allows: a relay needs two for each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = hard // 2 - 200
+    return replace(
+        effort,
+        idle_connections=min(effort.idle_connections, most),
+        stopped_readers=min(effort.stopped_readers, most),
+    )
 
 
 def run(wanted: list[str], effort: Effort) -> None:
@@ -63,16 +88,13 @@ def run(wanted: list[str], effort: Effort) -> None:
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="websocket-exporter-benchmarks-"))
         programs = Programs(cores, Path(directory))
-        starters = {relays.TAP: programs.tap, relays.NGINX: programs.nginx, relays.WEBSOCKETS: programs.reoriginate}
-        if nginx_program() is None:
-            print("nginx is missing: measured without it", file=sys.stderr)
-            del starters[relays.NGINX]
-        bench = Bench(programs, effort, stack.enter_context(programs.echo()), starters)
+        bench = Bench(programs, affordable(effort), stack.enter_context(programs.echo()), present(programs))
         for name in wanted:
-            for table in SCENARIOS[name](bench):
-                tables[table.title] = table
-                print(render(table), end="\n\n", flush=True)
-    print(render_bounds(BOUNDS, tables))
+            with ahead_of_others(bench.echo.pid) if name in WAITING else contextlib.nullcontext():
+                for table in SCENARIOS[name](bench):
+                    tables[table.title] = table
+                    print(render(table), end="\n\n", flush=True)
+    print(render_bounds(bounds(effort), tables))
 
 
 def main() -> int:
@@ -80,10 +102,6 @@ def main() -> int:
     effort = QUICK if options.quick else Effort()
     if options.rounds is not None:
         effort = replace(effort, rounds=options.rounds)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # A relay needs two descriptors for each connection.
-    effort = replace(effort, idle_connections=min(effort.idle_connections, hard // 2 - 200))
     # A terminated run ends its processes too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     begin = time.monotonic()
@@ -95,7 +113,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     print("\nfigures are medians (least-greatest) of the rounds; ratios are taken within each round")
-    print(f"this took {time.monotonic() - begin:.0f} s")
+    print(f"this took {time.monotonic() - begin:.0f} s; {machine.load()} at the end")
     return 0
 
 

@@ -5,10 +5,10 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from benchmarks.workload import CLIENT_CLOSE, KEY, Workload, accept_for
+from benchmarks.workload import CLIENT_CLOSE, KEY, Workload, accept_for, opening_handshake
 
 TIMEOUT: Final = 20.0
 """Seconds without any progress after which a measurement is given up."""
@@ -17,23 +17,54 @@ READ_SIZE: Final = 256 * 1024
 BATCH: Final = 50
 """Connections opened, or closed, side by side."""
 
+ETHERNET_SEGMENT: Final = 1460
+NARROW_BUFFER: Final = 16 * 1024
+
+HEAD_END: Final = b"\r\n\r\n"
 _ACCEPTED: Final = f"sec-websocket-accept: {accept_for(KEY)}\r\n".lower().encode()
+
+
+Dial = Callable[[int], socket.socket]
+"""Connects to a port of the loopback."""
 
 
 class LoadError(Exception):
     """What is measured did not behave; the text says how."""
 
 
-def connect(port: int, workload: Workload, count: int) -> list[socket.socket]:
-    """Open `count` WebSockets, in batches."""
+def dial_loopback(port: int) -> socket.socket:
+    """A connection as the loopback makes it, with segments of 64 KiB."""
+    return socket.create_connection(("127.0.0.1", port), TIMEOUT)
+
+
+def dial_narrow(port: int) -> socket.socket:
+    """A connection with segments as on Ethernet and a small receive buffer.
+
+    The kernel grows send buffers by segments: on the loopback they would take megabytes before anybody has to wait.
+    """
+    connection = socket.socket()
+    connection.settimeout(TIMEOUT)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, ETHERNET_SEGMENT)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW_BUFFER)
+    try:
+        connection.connect(("127.0.0.1", port))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def connect(port: int, path: str, count: int, dial: Dial = dial_loopback) -> list[socket.socket]:
+    """Open `count` WebSockets, in batches, on TCP connections that `dial` makes."""
+    handshake = opening_handshake(path)
     connections: list[socket.socket] = []
     try:
         for start in range(0, count, BATCH):
-            batch = [socket.create_connection(("127.0.0.1", port), TIMEOUT) for _ in range(min(BATCH, count - start))]
+            batch = [dial(port) for _ in range(min(BATCH, count - start))]
             connections += batch
             for connection in batch:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.sendall(workload.opening_handshake)
+                connection.sendall(handshake)
             for connection in batch:
                 _read_answer(connection)
     except OSError as error:
@@ -44,10 +75,11 @@ def connect(port: int, workload: Workload, count: int) -> list[socket.socket]:
 
 def _read_answer(connection: socket.socket) -> None:
     answer = b""
-    while not answer.endswith(b"\r\n\r\n") and (data := connection.recv(READ_SIZE)):
+    while HEAD_END not in answer and (data := connection.recv(READ_SIZE)):
         answer += data
-    if not answer.startswith(b"HTTP/1.1 101 ") or _ACCEPTED not in answer.lower():
-        status_line = answer.partition(b"\r\n")[0].decode("latin-1")
+    head = answer.partition(HEAD_END)[0] + HEAD_END
+    if not head.startswith(b"HTTP/1.1 101 ") or _ACCEPTED not in head.lower():
+        status_line = head.partition(b"\r\n")[0].decode("latin-1")
         raise LoadError(f"opening a WebSocket was answered by {status_line!r}")
 
 
@@ -78,7 +110,7 @@ def disconnect(connections: list[socket.socket]) -> None:
 @contextlib.contextmanager
 def websockets(port: int, workload: Workload, count: int) -> Iterator[list[socket.socket]]:
     """`count` open WebSockets, closed at the end."""
-    connections = connect(port, workload, count)
+    connections = connect(port, workload.path, count)
     try:
         yield connections
         close(connections)

@@ -7,7 +7,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.processes import Cores, nginx_program
+from benchmarks import peers
+from benchmarks.processes import Cores
 from exporter import __version__
 
 
@@ -18,11 +19,17 @@ def describe(cores: Cores) -> str:
             f"machine: {_cpu_model()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB;"
             f" Linux {platform.release()}; {_system()}",
             f"versions: websocket-exporter {__version__}, Python {platform.python_version()},"
-            f" uvloop {version('uvloop')}, websockets {version('websockets')}, nginx {_nginx_version()}",
-            f"measured on core {cores.measured}, both ends of the load on core {cores.load};"
-            f" load average at the start: {' '.join(f'{load:.1f}' for load in os.getloadavg())}",
+            f" uvloop {version('uvloop')}, websockets {version('websockets')},"
+            f" nginx {_told(peers.nginx_program(), '-v')}, HAProxy {_told(peers.haproxy_program(), '-v')},"
+            f" Envoy {_told(peers.envoy_program(), '--version')}",
+            f"measured on core {cores.measured}, both ends of the load on core {cores.load}; {load()} at the start",
         )
     )
+
+
+def load() -> str:
+    """How busy the machine is, whoever makes it so."""
+    return f"load average {' '.join(f'{load:.1f}' for load in os.getloadavg())}"
 
 
 def _cpu_model() -> str:
@@ -41,9 +48,10 @@ def _system() -> str:
         return platform.system()
 
 
-def _nginx_version() -> str:
-    program = nginx_program()
+def _told(program: str | None, option: str) -> str:
+    """The version that a program tells."""
     if program is None:
         return "missing"
-    told = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stderr
-    return told.strip().rpartition("/")[2]
+    told = subprocess.run([program, option], capture_output=True, text=True, check=False)
+    found = re.search(r"\d+\.\d+\.\d+", told.stdout + told.stderr)
+    return found[0] if found else "unknown"

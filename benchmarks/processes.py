@@ -1,17 +1,11 @@
-"""The processes of a run: what is measured on one core, both ends of its traffic on the other.
-
-Each is started and ended here, by its own process id, and keeps its files in a temporary directory.
-"""
+"""Processes, as a run sees them: on which core they are, what they use, when they are ready, when they have settled."""
 
 import contextlib
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,35 +16,6 @@ ROOT: Final = Path(__file__).parent.parent
 START_TIMEOUT: Final = 15.0
 STOP_TIMEOUT: Final = 10.0
 SETTLE_TIMEOUT: Final = 15.0
-
-NGINX_CONFIG: Final = """\
-daemon off;
-master_process off;
-worker_processes 1;
-pid {directory}/nginx.pid;
-events {{ worker_connections 8192; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        location / {{
-            proxy_pass http://127.0.0.1:{upstream};
-            proxy_http_version 1.1;
-            proxy_set_header Host $host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection "upgrade";
-            proxy_read_timeout 1h;
-            proxy_send_timeout 1h;
-        }}
-    }}
-}}
-"""
-"""nginx as its documentation proxies WebSockets; buffers are not mentioned, so they have their default sizes."""
 
 
 class StartError(Exception):
@@ -84,6 +49,26 @@ def on_core(core: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def ahead_of_others(*pids: int) -> Iterator[None]:
+    """Let this process, the processes `pids` and what is started meanwhile preempt all others on their cores.
+
+    Takes real-time priority, which needs a privilege; without it nothing changes.
+    """
+    changed = (0, *pids)
+    try:
+        for pid in changed:
+            os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for pid in changed:
+            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
 
 
 @dataclass(frozen=True)
@@ -188,78 +173,3 @@ def get(port: int, path: str) -> bytes:
 
 def healthy(web_port: int) -> bool:
     return get(web_port, "/-/healthy").startswith(b"HTTP/1.1 200 ")
-
-
-def nginx_program() -> str | None:
-    """Debian keeps daemons where only root looks."""
-    return shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
-
-
-class Programs:
-    """Starts the processes of one run."""
-
-    def __init__(self, cores: Cores, directory: Path) -> None:
-        self.cores = cores
-        self._directory = directory
-
-    @contextlib.contextmanager
-    def echo(self) -> Iterator[Process]:
-        """The service behind the relays."""
-        with self._announcing("benchmarks.echo", core=self.cores.load) as process:
-            yield process
-
-    @contextlib.contextmanager
-    def reoriginate(self, upstream: int) -> Iterator[Process]:
-        """The relay made with the `websockets` library."""
-        with self._announcing("benchmarks.reoriginate", str(upstream), core=self.cores.measured) as process:
-            yield process
-
-    @contextlib.contextmanager
-    def tap(self, upstream: int) -> Iterator[Process]:
-        """The exporter with one tap; ready once it is healthy, asked at short intervals."""
-        port, web_port = free_port(), free_port()
-        command = [
-            *(sys.executable, "-m", "exporter"),
-            f"--tap=127.0.0.1:{port}=127.0.0.1:{upstream},target=benchmark",
-            f"--web.listen-address=127.0.0.1:{web_port}",
-            "--shutdown.grace=1s",
-        ]
-        env = {name: value for name, value in os.environ.items() if not name.startswith("WEBSOCKET_EXPORTER_")}
-        log = self._log("exporter")
-        with spawned(command, self.cores.measured, log, env) as child:
-            wait_for(child, lambda: healthy(web_port), log)
-            yield Process(child.pid, port, web_port)
-
-    @contextlib.contextmanager
-    def nginx(self, upstream: int) -> Iterator[Process]:
-        """nginx with one worker, which is its only process."""
-        program = nginx_program()
-        if program is None:
-            raise StartError("nginx is missing")
-        port = free_port()
-        log = self._log("nginx")
-        config = log.with_name("nginx.conf")
-        config.write_text(NGINX_CONFIG.format(directory=log.parent, port=port, upstream=upstream))
-        command = [program, "-p", str(log.parent), "-e", "stderr", "-c", str(config)]
-        with spawned(command, self.cores.measured, log) as child:
-            wait_for(child, lambda: accepts(port), log)
-            yield Process(child.pid, port)
-
-    @contextlib.contextmanager
-    def bare_python(self) -> Iterator[None]:
-        """The least that a program in this Python takes: one that does nothing, run to its end."""
-        with spawned([sys.executable, "-c", "pass"], self.cores.measured, self._log("python")) as child:
-            child.wait()
-            yield
-
-    @contextlib.contextmanager
-    def _announcing(self, module: str, *arguments: str, core: int) -> Iterator[Process]:
-        """A module that prints its port."""
-        log = self._log(module.rpartition(".")[2])
-        with spawned([sys.executable, "-m", module, *arguments], core, log) as child:
-            wait_for(child, lambda: log.read_bytes().endswith(b"\n"), log)
-            yield Process(child.pid, int(log.read_text()))
-
-    def _log(self, name: str) -> Path:
-        """Where a new process writes; it has the folder to itself."""
-        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._directory)) / f"{name}.log"

@@ -1,127 +1,63 @@
-"""The tap and its peers, measured in turns: CPU per message and per connection, latency, memory, start."""
+"""The tap and its peers, measured in turns: CPU per message and per connection, latency, start."""
 
 import contextlib
-import re
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from statistics import median, quantiles
-from typing import Final, TypeVar
+from typing import Final
 
 from benchmarks import load
-from benchmarks.processes import Process, Programs, Starter, get
+from benchmarks.bench import BESIDE, DIRECT, TAP, WARM_UP, Bench, in_turns
+from benchmarks.exposition import MESSAGES as COUNTED
+from benchmarks.exposition import scrape, total
+from benchmarks.processes import Process, Starter, get
 from benchmarks.report import Table
 from benchmarks.workload import Workload
 
-T = TypeVar("T")
-
-TAP: Final = "tap"
 EXPORTER: Final = "exporter"
-NGINX: Final = "nginx"
-WEBSOCKETS: Final = "websockets"
-DIRECT: Final = "direct"
+SILENT_TAP: Final = "silent tap"
 PYTHON: Final = "python -c pass"
-BESIDE: Final = (NGINX, WEBSOCKETS)
 
 MESSAGES: Final = "CPU per relayed message, µs"
 SMALL: Final = "64 B, 50 connections"
+BURSTS: Final = "1 KiB, bursts of 16, 50 connections"
 LARGE: Final = "64 KiB, 50 connections"
+LARGEST: Final = "1 MiB, 10 connections"
 WORKLOADS: Final = {
     SMALL: (Workload(64), 50),
-    "1 KiB, bursts of 16, 50 connections": (Workload(1024, 16), 50),
+    BURSTS: (Workload(1024, 16), 50),
     LARGE: (Workload(64 * 1024), 50),
-    "1 MiB, 10 connections": (Workload(1024 * 1024), 10),
+    LARGEST: (Workload(1024 * 1024), 10),
 }
-COUNTED: Final = re.compile(rb"(?m)^websocket_message_size_bytes_count\{.*\} (\S+)")
-WARM_UP: Final = 0.2
-"""Share of a measurement's time that goes before it, unmeasured."""
+TURNS: Final = 2
 
 CONNECTIONS: Final = "CPU per connection, µs"
 SET_UP_AND_CLOSE: Final = "set-up and close"
+LOG_LINE: Final = "  of it the log line of the close"
 CONNECTIONS_MEASURED: Final = 500
 
 RATE: Final = 2000.0
 P50: Final = "p50"
-P50_ADDED: Final = "p50, added by the relay"
 P99: Final = "p99"
 LATENCY: Final = "latency at 2,000 round trips/s, µs"
+ADDED: Final = "latency added by the relay, µs"
 PACED: Final = "CPU per relayed message at that rate, µs"
-
-MEMORY: Final = "RSS per connection, KiB"
-IDLE: Final = "idle after one message each way"
 
 START: Final = "start and rest"
 UNTIL_LISTENING: Final = "until it answers, ms"
 RESTING: Final = "RSS at rest, MiB"
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much is measured."""
-
-    rounds: int = 5
-    seconds: float = 1.0  # of one measurement
-    idle_connections: int = 3000
-    starts: int = 7
-
-
-Rows = dict[str, dict[str, list[float]]]
-"""Samples by row and then by what was measured."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """One run: the service behind all relays, and how each relay is started."""
-
-    programs: Programs
-    effort: Effort
-    echo: Process
-    starters: Mapping[str, Starter]
-
-    @contextlib.contextmanager
-    def relays(self) -> Iterator[dict[str, Process]]:
-        """All relays, started anew: how a process happens to lay out its memory must not decide a whole run."""
-        with contextlib.ExitStack() as stack:
-            yield {name: stack.enter_context(start(self.echo.port)) for name, start in self.starters.items()}
-
-    @contextlib.contextmanager
-    def relays_and_none(self) -> Iterator[dict[str, Process]]:
-        """All relays, and the service itself."""
-        with self.relays() as relays:
-            yield relays | {DIRECT: self.echo}
-
-
-def in_turns(
-    what: str,
-    rounds: int,
-    subjects: Callable[[], AbstractContextManager[Mapping[str, T]]],
-    measures: Sequence[Callable[[T], Mapping[str, float]]],
-) -> Rows:
-    """Take every measure of every subject once per round, so that a disturbance meets all subjects alike."""
-    rows: Rows = {}
-    for number in range(1, rounds + 1):
-        print(f"{what}: round {number} of {rounds}", file=sys.stderr, flush=True)
-        with subjects() as present:
-            for measure in measures:
-                for name, subject in present.items():
-                    for label, value in measure(subject).items():
-                        rows.setdefault(label, {}).setdefault(name, []).append(value)
-    return rows
-
-
 def counted_by(relay: Process) -> int:
     """Messages that the tap says it has relayed; 0 for relays that do not count."""
-    if not relay.web_port:
-        return 0
-    return sum(int(float(count)) for count in COUNTED.findall(get(relay.web_port, "/metrics")))
+    return int(total(scrape(relay.web_port), COUNTED)) if relay.web_port else 0
 
 
 def messages(bench: Bench) -> list[Table]:
-    """A closed loop of bursts on every connection."""
-    seconds = bench.effort.seconds
+    """A closed loop of bursts on every connection, in several short turns a round: the machine's mood changes quickly."""
+    seconds = bench.effort.seconds / TURNS
 
     def measure(relay: Process, label: str) -> Mapping[str, float]:
         workload, count = WORKLOADS[label]
@@ -137,24 +73,34 @@ def messages(bench: Bench) -> list[Table]:
             raise load.LoadError(f"the tap counted {counted} of {passed} messages")
         return {label: used / (done * workload.messages) / 1e3}
 
-    measures = [partial(measure, label=label) for label in WORKLOADS]
+    measures = [partial(measure, label=label) for _ in range(TURNS) for label in WORKLOADS]
     return [Table(MESSAGES, in_turns("messages", bench.effort.rounds, bench.relays, measures), BESIDE)]
 
 
 def connections(bench: Bench) -> list[Table]:
     """WebSockets opened and closed again by a Close frame, 50 side by side, without a message."""
+    path = Workload(64).path
 
     def measure(relay: Process) -> Mapping[str, float]:
         descriptors = relay.descriptors()
-        load.close(load.connect(relay.port, Workload(64), load.BATCH))
+        load.close(load.connect(relay.port, path, load.BATCH))
         relay.settle(descriptors)
         before = relay.cpu_ns()
         for _ in range(CONNECTIONS_MEASURED // load.BATCH):
-            load.close(load.connect(relay.port, Workload(64), load.BATCH))
+            load.close(load.connect(relay.port, path, load.BATCH))
         relay.settle(descriptors)
         return {SET_UP_AND_CLOSE: (relay.cpu_ns() - before) / CONNECTIONS_MEASURED / 1e3}
 
-    return [Table(CONNECTIONS, in_turns("connections", bench.effort.rounds, bench.relays, [measure]), BESIDE)]
+    @contextlib.contextmanager
+    def subjects() -> Iterator[Mapping[str, Process]]:
+        with bench.relays() as relays, bench.programs.silent_tap(bench.echo.port) as silent:
+            yield {TAP: relays.pop(TAP), SILENT_TAP: silent, **relays}
+
+    rows = in_turns("connections", bench.effort.rounds, subjects, [measure])
+    row = rows[SET_UP_AND_CLOSE]
+    silent = row.pop(SILENT_TAP)
+    rows[LOG_LINE] = {TAP: [loud - quiet for loud, quiet in zip(row[TAP], silent, strict=True)]}
+    return [Table(CONNECTIONS, rows, BESIDE)]
 
 
 def latency(bench: Bench) -> list[Table]:
@@ -173,31 +119,14 @@ def latency(bench: Bench) -> list[Table]:
 
     rows = in_turns("latency", bench.effort.rounds, bench.relays_and_none, [measure])
     paced = {SMALL: rows.pop(SMALL)}
+    del paced[SMALL][DIRECT]
     direct = rows[P50][DIRECT]
-    rows[P50_ADDED] = {
+    added = {
         name: [through - without for through, without in zip(samples, direct, strict=True)]
         for name, samples in rows[P50].items()
         if name != DIRECT
     }
-    del paced[SMALL][DIRECT]
-    return [Table(LATENCY, rows), Table(PACED, paced, BESIDE)]
-
-
-def idle(bench: Bench) -> list[Table]:
-    """How a fresh relay grows by connections that have exchanged one message each way and then fall silent."""
-    workload, count = Workload(64), bench.effort.idle_connections
-
-    def measure(start: Starter) -> Mapping[str, float]:
-        with start(bench.echo.port) as relay, load.websockets(relay.port, workload, load.BATCH) as first:
-            load.exchange(first, workload, WARM_UP)
-            before = relay.rss()
-            with load.websockets(relay.port, workload, count) as connections:
-                load.exchange(connections, workload, 0)
-                return {IDLE: (relay.rss() - before) / count / 1024}
-
-    rounds = min(bench.effort.rounds, 3)  # memory hardly varies
-    rows = in_turns(f"{count:,} idle connections", rounds, lambda: nullcontext(bench.starters), [measure])
-    return [Table(MEMORY, rows, BESIDE)]
+    return [Table(LATENCY, rows), Table(ADDED, {P50: added}, BESIDE), Table(PACED, paced, BESIDE)]
 
 
 def start(bench: Bench) -> list[Table]:

@@ -8,8 +8,9 @@ from typing import Final
 Samples = Sequence[float]
 """One value for each round."""
 
-LABEL_WIDTH: Final = 38
-CELL_WIDTH: Final = 21
+LABEL_WIDTH: Final = 40
+CELL_WIDTH: Final = 20
+RATIO_LABEL: Final = "    ratio to it"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Bound:
-    """A figure that must be reached: a row's median, or its ratio to `beside`, is at most `limit`."""
+    """A figure that must be reached: a row's median, or its ratio to `beside`, is at most `limit`, or at `least` that.
+
+    The figure is that of the first column unless `column` names another.
+    """
 
     text: str
     table: str
@@ -35,6 +39,8 @@ class Bound:
     limit: float
     unit: str
     beside: str | None = None
+    column: str | None = None
+    least: bool = False
 
     def measured(self, tables: Mapping[str, Table]) -> float | None:
         """The figure; None where it was not measured."""
@@ -42,10 +48,14 @@ class Bound:
         row = table.rows.get(self.row) if table else None
         if not row:
             return None
-        ours = next(iter(row.values()))
+        ours = row[self.column or next(iter(row))]
         if self.beside is None:
             return median(ours)
         return median(ratios(ours, row[self.beside])) if self.beside in row else None
+
+    def reached(self, value: float) -> bool:
+        """Whether `value` is on the right side of the limit."""
+        return value >= self.limit if self.least else value <= self.limit
 
 
 def ratios(ours: Samples, theirs: Samples) -> list[float]:
@@ -59,19 +69,21 @@ def number(value: float) -> str:
 
 
 def spread(samples: Samples) -> str:
-    """Median, and in brackets the least and the greatest."""
-    return f"{number(median(samples))} ({number(min(samples))}-{number(max(samples))})"
+    """Median, and in brackets the least and the greatest where they differ."""
+    middle, least, greatest = (number(pick(samples)) for pick in (median, min, max))
+    return middle if least == greatest else f"{middle} ({least}-{greatest})"
 
 
 def render(table: Table) -> str:
     """The table as lines of text."""
     columns = table.columns()
-    beside = [column for column in table.beside if column in columns]
-    lines = [_line(table.title, [*columns, *(f"ratio to {column}" for column in beside)])]
+    lines = [_line(table.title, columns)]
     for label, row in table.rows.items():
-        cells = [spread(row[column]) if column in row else "-" for column in columns]
-        cells += [spread(ratios(row[columns[0]], row[column])) if column in row else "-" for column in beside]
-        lines.append(_line(f"  {label}", cells))
+        lines.append(_line(f"  {label}", [spread(row[column]) if column in row else "-" for column in columns]))
+        beside = [column for column in columns if column in table.beside and column in row]
+        if beside:
+            shown = {column: spread(ratios(row[columns[0]], row[column])) for column in beside}
+            lines.append(_line(RATIO_LABEL, [shown.get(column, "") for column in columns]))
     return "\n".join(lines)
 
 
@@ -82,9 +94,9 @@ def render_bounds(bounds: Sequence[Bound], tables: Mapping[str, Table]) -> str:
     for bound in bounds:
         value = bound.measured(tables)
         figure = "-" if value is None else f"{number(value)} {bound.unit}"
-        limit = f"<= {bound.limit:g} {bound.unit}"
-        verdict = "not measured" if value is None else "reached" if value <= bound.limit else "NOT REACHED"
-        lines.append(f"  {bound.text:<{width}}{figure:<16}{limit:<16}{verdict}")
+        limit = f"{'>=' if bound.least else '<='} {bound.limit:g} {bound.unit}"
+        verdict = "not measured" if value is None else "reached" if bound.reached(value) else "NOT REACHED"
+        lines.append(f"  {bound.text:<{width}}{figure:<18}{limit:<18}{verdict}")
     return "\n".join(lines)
 
 

@@ -44,6 +44,22 @@ CLIENT_CLOSE: Final = frame(FIN_CLOSE, NORMAL_CLOSURE, masked=True)
 SERVER_CLOSE: Final = frame(FIN_CLOSE, NORMAL_CLOSURE, masked=False)
 
 
+FLOOD_PATH: Final = "/flood"
+"""Where the service sends without end, and never listens."""
+
+FLOOD: Final = frame(FIN_BINARY, bytes(64 * 1024), masked=False)
+"""One message of what it sends there."""
+
+
+def opening_handshake(path: str) -> bytes:
+    """The client's half, about as long as a browser's without its cookies."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: benchmark.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nOrigin: http://benchmark.test\r\n"
+        "User-Agent: benchmark\r\n\r\n"
+    ).encode()
+
+
 @dataclass(frozen=True)
 class Workload:
     """`burst` binary messages of `size` bytes, sent in one piece and answered by as many of the same size."""
@@ -65,14 +81,6 @@ class Workload:
     @property
     def path(self) -> str:
         return f"/{self.size}x{self.burst}"
-
-    @property
-    def opening_handshake(self) -> bytes:
-        return (
-            f"GET {self.path} HTTP/1.1\r\nHost: benchmark.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nOrigin: http://benchmark.test\r\n"
-            "User-Agent: benchmark\r\n\r\n"
-        ).encode()
 
     @cached_property
     def request(self) -> bytes:

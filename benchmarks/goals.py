@@ -1,0 +1,44 @@
+"""What must be reached."""
+
+from benchmarks import crowd, meter, relays, scrapes
+from benchmarks.bench import ENVOY, HAPROXY, NGINX, Effort
+from benchmarks.report import Bound
+from exporter.sources.relay import READ_SIZE
+
+
+def _message(row: str, limit: float, beside: str) -> Bound:
+    return Bound(f"CPU per relayed message, {row}", relays.MESSAGES, row, limit, f"x {beside}", beside)
+
+
+def bounds(effort: Effort) -> tuple[Bound, ...]:
+    """The figures of a run of this size."""
+    held, stopped = effort.idle_connections, effort.stopped_readers
+    return (
+        _message(relays.SMALL, 2.0, NGINX),
+        _message(relays.SMALL, 1.0, ENVOY),
+        _message(relays.BURSTS, 1.2, NGINX),
+        _message(relays.LARGE, 0.4, NGINX),
+        _message(relays.LARGE, 0.7, HAPROXY),
+        _message(relays.LARGEST, 0.85, ENVOY),
+        Bound("latency added at 2,000 round trips/s, p50", relays.ADDED, relays.P50, 1.2, "x nginx", NGINX),
+        Bound("CPU per connection, set-up and close", relays.CONNECTIONS, relays.SET_UP_AND_CLOSE, 3, "x nginx", NGINX),
+        Bound("RSS per idle connection", crowd.MEMORY, crowd.IDLE, 0.4, "x nginx", NGINX),
+        Bound("RSS per idle connection", crowd.MEMORY, crowd.IDLE, 6, "KiB"),
+        Bound("idle connections held", crowd.HELD, crowd.STILL_ANSWERING, held, "answer", least=True),
+        Bound(
+            f"RSS growth by {stopped:,} stopped readers", crowd.STOPPED, crowd.GROWN, stopped * READ_SIZE / 2**20, "MiB"
+        ),
+        Bound("  of it in the last 3 s", crowd.STOPPED, crowd.LATER, 1, "MiB"),
+        Bound("event-loop lag during scrapes, p99", scrapes.SCRAPES, scrapes.LAG_P99, 2, "ms", column=scrapes.TEXT),
+        Bound(
+            "event-loop lag during gzipped scrapes, p99",
+            scrapes.SCRAPES,
+            scrapes.LAG_P99,
+            2,
+            "ms",
+            column=scrapes.GZIP,
+        ),
+        Bound(f"frame meter, {meter.BURST_64}", meter.TITLE, meter.BURST_64, 200, "ns"),
+        Bound("from start to listening (about 0.4 s)", relays.START, relays.UNTIL_LISTENING, 450, "ms"),
+        Bound("RSS at rest", relays.START, relays.RESTING, 45, "MiB"),
+    )
