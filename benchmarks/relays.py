@@ -56,7 +56,7 @@ def counted_by(relay: Process) -> int:
 
 
 def messages(bench: Bench) -> list[Table]:
-    """A closed loop of bursts on every connection, in several short turns a round: the machine's mood changes quickly."""
+    """A closed loop of bursts on every connection, in several short turns a round: machines change quickly."""
     seconds = bench.effort.seconds / TURNS
 
     def measure(relay: Process, label: str) -> Mapping[str, float]:
