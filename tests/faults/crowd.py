@@ -85,13 +85,26 @@ async def live(client: Peer, pause: float) -> Life:
     echoes: list[float] = []
     while (said := await _answer(client)) == ANSWER:
         echoes.append(loop.time())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause):
-                said = await client.read(1)
-                break
+        if await _stirs(client, pause):
+            said = await client.read(1)
+            break
     said = await _last_words(client, said)
     client.close()
     return Life(tuple(echoes), loop.time(), said)
+
+
+async def _stirs(client: Peer, within: float) -> bool:
+    """Whether anything comes within so many seconds; to give up reading it might lose it."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(client.sock, ready.set)
+    try:
+        async with asyncio.timeout(within):
+            return await ready.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(client.sock)
 
 
 async def _answer(client: Peer) -> bytes:

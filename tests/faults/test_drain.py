@@ -22,7 +22,7 @@ GRACE: Final = 6.0
 WINDOW: Final = GRACE / 3
 """Seconds over which what remains is closed."""
 GRACE_FLAG: Final = f"--shutdown.grace={GRACE:g}s"
-QUICK: Final = 3.0
+QUICK: Final = 5.0
 """Seconds that an exporter with nothing left to relay may take to end, a scrape included."""
 CLOSES: Final = "websocket_closes_total"
 
