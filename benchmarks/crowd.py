@@ -1,7 +1,4 @@
-"""Many connections at once: thousands that have fallen silent, and a thousand whose clients have stopped reading.
-
-Without the relay of WebSocket messages: it would take longer than all others together.
-"""
+"""Many connections at once: thousands that have fallen silent, and a thousand whose clients have stopped reading."""
 
 import time
 from collections.abc import Mapping
@@ -9,7 +6,7 @@ from contextlib import nullcontext
 from typing import Final
 
 from benchmarks import load
-from benchmarks.bench import BESIDE, TAP, WARM_UP, WEBSOCKETS, Bench, in_turns
+from benchmarks.bench import BESIDE, TAP, WARM_UP, Bench, in_turns
 from benchmarks.exposition import ACTIVE, BUFFERED, scrape, total
 from benchmarks.processes import Process, Starter
 from benchmarks.report import Table
@@ -34,10 +31,6 @@ SAID: Final = "the tap says it buffers"
 BOUND: Final = "documented bound"
 
 
-def _relays(bench: Bench) -> Mapping[str, Starter]:
-    return {name: start for name, start in bench.starters.items() if name != WEBSOCKETS}
-
-
 def idle(bench: Bench) -> list[Table]:
     """How a fresh relay grows by connections that exchange one message each way and fall silent, and whether it holds
     them: after the silence each must answer again, and the tap's own count of them must be exact.
@@ -58,7 +51,7 @@ def idle(bench: Bench) -> list[Table]:
             return {IDLE: grown / count / 1024, STILL_ANSWERING: answering}
 
     rounds = min(bench.effort.rounds, 2)  # memory hardly varies
-    rows = in_turns(f"{count:,} idle connections", rounds, lambda: nullcontext(_relays(bench)), [measure])
+    rows = in_turns(f"{count:,} idle connections", rounds, lambda: nullcontext(bench.starters), [measure])
     return [Table(MEMORY, {IDLE: rows[IDLE]}, BESIDE), Table(HELD, {STILL_ANSWERING: rows[STILL_ANSWERING]})]
 
 
@@ -89,6 +82,6 @@ def stopped_readers(bench: Bench) -> list[Table]:
             found |= {LATER: growth[-1] - growth[-1 - WATCHED // 2]} | told | {LEFT: relay.rss() - before}
             return {label: size / 2**20 for label, size in found.items()}
 
-    rows = in_turns(f"{count:,} stopped readers", 1, lambda: nullcontext(_relays(bench)), [measure])
+    rows = in_turns(f"{count:,} stopped readers", 1, lambda: nullcontext(bench.starters), [measure])
     rows[BOUND] = {TAP: [count * READ_SIZE / 2**20]}
     return [Table(STOPPED, rows)]

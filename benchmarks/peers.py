@@ -66,6 +66,7 @@ static_resources:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: benchmark
           stream_idle_timeout: 0s
+          delayed_close_timeout: 0s
           upgrade_configs: [{{upgrade_type: websocket}}]
           route_config:
             virtual_hosts:
@@ -84,7 +85,8 @@ static_resources:
       endpoints:
       - lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}}}]
 """
-"""Without an admin listener. Its circuit breakers would stop at 1,024 connections."""
+"""Without an admin listener. Its circuit breakers would stop at 1,024 connections, and it would keep each connection
+open for a second after its end."""
 
 
 def nginx_program() -> str | None:

@@ -234,7 +234,7 @@ class _ClientEnd(_End):
 
     def observe(self, data: memoryview) -> None:
         try:
-            self._relay.observer.from_client(bytes(data))
+            self._relay.observer.from_client(data)
         except Exception as fault:
             self._relay.observing_failed(fault)
 
@@ -244,7 +244,7 @@ class _ServerEnd(_End):
 
     def observe(self, data: memoryview) -> None:
         try:
-            self._relay.observer.from_server(bytes(data))
+            self._relay.observer.from_server(data)
         except Exception as fault:
             self._relay.observing_failed(fault)
 

@@ -15,10 +15,11 @@ from exporter.events import (
     TransportEnd,
     UnparsedReason,
 )
+from exporter.wire.frames import Chunk
 from exporter.wire.upgrade import HttpConversation, UpgradeRequest, UpgradeResponse
 from exporter.wire.websocket import Watch, WebSocket
 
-Consumer = Callable[[bytes], None]
+Consumer = Callable[[Chunk], None]
 
 REJECTED_STATUSES: Final = (400, 401, 403, 404, 426, 429, 500, 502, 503, 504)
 """HTTP statuses that are a label value of their own; any other is `other`."""
@@ -32,7 +33,7 @@ def status_label(status: int) -> str:
     return str(status) if status in REJECTED_STATUSES else "other"
 
 
-def _ignore(data: bytes) -> None:
+def _ignore(data: Chunk) -> None:
     """Take bytes that are not understood."""
 
 

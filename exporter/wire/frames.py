@@ -11,6 +11,9 @@ from typing import Final, Protocol
 from exporter.events import AnomalyKind, Side
 from exporter.wire.sizes import SHORTEST_EXTENDED, SMALL_SLOTS, TOTAL_SLOT, DirectionSizes
 
+Chunk = bytes | memoryview
+"""Bytes as they passed. A view may be of a buffer that is used again: it is good only until the call returns."""
+
 FIN: Final = 0x80
 RSV1: Final = 0x40
 RSV: Final = 0x70
@@ -27,6 +30,9 @@ LENGTH_16: Final = 126
 LENGTH_64: Final = 127
 MASKING_KEY: Final = 4
 LONGEST_CONTROL: Final = 125
+
+PIECE: Final = 16 * 1024
+"""Bytes copied at once where a frame header may be: the rest of a large message is never even copied."""
 
 _ALL_SLOW: Final[list[list[int] | None]] = [None] * 256
 _HELD: Final = -1
@@ -135,20 +141,32 @@ class FrameMeter:
             return self._pending
         return self._fragments if self._in_message else 0
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: Chunk) -> None:
         """Take the next bytes of this direction. The cost of a payload does not grow with its length."""
-        self.bytes += len(data)
-        if self._held:
-            data = self._held + data
-            self._held = b""
         end = len(data)
-        pos = self._skip
-        if pos > end:
-            self._skip = pos - end
-            return
-        if pos:
-            self._skip = 0
-            self._message_passed()
+        self.bytes += end
+        pos = 0
+        while pos < end:
+            skip = self._skip
+            if skip > end - pos:
+                self._skip = skip - (end - pos)
+                return
+            if skip:
+                self._skip = 0
+                self._message_passed()
+                pos += skip
+                continue
+            piece = bytes(data[pos : pos + PIECE])
+            pos += PIECE
+            if self._held:
+                piece = self._held + piece
+                self._held = b""
+            self._frames(piece)
+
+    def _frames(self, data: bytes) -> None:
+        """Take the frames that begin in `data`, the first of them where it begins."""
+        end = len(data)
+        pos = 0
         while pos < end:
             pos = self._run(data, pos, end)
             if pos >= end:

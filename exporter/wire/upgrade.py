@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from exporter.events import UnparsedReason
 from exporter.wire import http1
+from exporter.wire.frames import Chunk
 
 MAX_PIPELINED: Final = 100
 """Requests awaiting their answers on one connection; beyond it the connection is relayed unread."""
@@ -159,17 +160,17 @@ class HttpConversation:
         """Whether part of a request head has passed without its end."""
         return bool(self._held) and not self._waiting
 
-    def from_client(self, data: bytes) -> None:
+    def from_client(self, data: Chunk) -> None:
         """Take the next bytes of the client."""
         try:
-            self._requests(data)
+            self._requests(bytes(data))
         except _Unparsed as fault:
             self._listener.unparsed(fault.reason)
 
-    def from_server(self, data: bytes) -> None:
+    def from_server(self, data: Chunk) -> None:
         """Take the next bytes of the server."""
         try:
-            self._responses(data)
+            self._responses(bytes(data))
         except _Unparsed as fault:
             self._listener.unparsed(fault.reason)
 
