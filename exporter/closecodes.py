@@ -166,7 +166,7 @@ _CODES: Final = (
         "Look at the initiator, the side whose end of TCP came first. server: a crash, an OOM kill, a deploy without "
         "Close frames, or a proxy in between. client: networks and phones; ping every 20-30 s, below the shortest "
         "idle timeout on the path (nginx proxy_read_timeout, HAProxy timeout tunnel). Clients reconnect as after a "
-        "1001.",
+        "1001. Many at once: the runbook of WebSocketAbnormalCloseSurge tells their causes apart.",
     ),
     CloseCode(
         1007,
@@ -408,7 +408,7 @@ CLASS_CONDUCT: Final[Mapping[str, Conduct]] = {
         "yes: the reason is lost",
         _RETURNING,
         "one by one for networks, many at once for a crash, a proxy reload or a silent deploy",
-        _NO_ALERT,
+        "WebSocketAbnormalCloseSurge, if many end at once",
     ),
     "application": Conduct(
         "whichever side the application's protocol says",
@@ -578,6 +578,13 @@ class Vocabulary:
         if code in self.listed or code in self.going_away:
             return str(code)
         return LIBRARIES if code < 4000 else PRIVATE
+
+    def reported_label(self, code: int) -> str:
+        """The `code` label for a close that an application reports: its own words, so that 1005, 1006 and 1015 count.
+
+        Else as `wire_label`.
+        """
+        return str(code) if code in LOCAL_ONLY else self.wire_label(code)
 
     def close_class(self, label: str) -> str:
         """The `class` label that goes with a `code` label; "unknown" for "unknown" and for whatever is no such label.

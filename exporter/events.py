@@ -6,8 +6,9 @@ Times are seconds, sizes are bytes. Label values are bounded before they enter a
 whatever a peer chose freely (reason, path, user agent, address) is only ever logged.
 """
 
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 Source = Literal["tap", "capture", "probe", "webhook"]
 Side = Literal["client", "server"]
@@ -51,11 +52,57 @@ UnparsedReason = Literal[
 ]
 """Why a connection is relayed without being understood. `internal_error` is a fault of ours."""
 
+Rejection = Literal[
+    "invalid_json",
+    "invalid_event",
+    "unknown_field",
+    "missing_code",
+    "invalid_code",
+    "invalid_string",
+    "invalid_initiator",
+    "unknown_target",
+    "missing_id",
+    "invalid_id",
+    "invalid_time",
+    "too_old",
+    "invalid_duration",
+    "invalid_size",
+    "invalid_cloudevent",
+    "line_too_long",
+]
+"""Why a reported event is not counted. `invalid_event` is any other fault of its fields."""
+
+ProbeFailure = Literal[
+    "refused",
+    "dns",
+    "timeout",
+    "tls",
+    "certificate",
+    "http_401",
+    "http_403",
+    "http_429",
+    "http_4xx",
+    "http_5xx",
+    "redirect",
+    "not_websocket",
+    "subprotocol",
+    "ping_timeout",
+    "expectation",
+    "too_big",
+    "closed_by_server",
+]
+"""Why a probe failed: no WebSocket came about, or it ended otherwise than the probe had planned."""
+
+Tallied = Literal["closes", "opens", "closes_since_open", "duration", "refused_size"]
+"""What is tallied of reports: see `Count`."""
+
 SIDES: Final[tuple[Side, ...]] = get_args(Side)
 DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
 INITIATORS: Final[tuple[Initiator, ...]] = get_args(Initiator)
 ANOMALY_KINDS: Final[tuple[AnomalyKind, ...]] = get_args(AnomalyKind)
 UNPARSED_REASONS: Final[tuple[UnparsedReason, ...]] = get_args(UnparsedReason)
+REJECTIONS: Final[tuple[Rejection, ...]] = get_args(Rejection)
+PROBE_FAILURES: Final[tuple[ProbeFailure, ...]] = get_args(ProbeFailure)
 
 
 def direction_from(side: Side) -> Direction:
@@ -174,7 +221,71 @@ class StreamUnparsed:
     reason: UnparsedReason
 
 
-Event = HandshakeEnded | Closed | PingAnswered | AnomalySeen | StreamUnparsed
+@dataclass(frozen=True, slots=True)
+class ProbeWaits:
+    """A probe will try to connect in `delay` seconds."""
+
+    origin: Origin
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeUp:
+    """A probe has connected, and got the answer that it expected, if any.
+
+    `connect_duration` is seconds from the start of the attempt (looking up the name) to the complete 101.
+    """
+
+    origin: Origin
+    connect_duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFailed:
+    """A probe's attempt failed, or the connection that it held ended."""
+
+    origin: Origin
+    reason: ProbeFailure
+
+
+class Count(NamedTuple):
+    """What one number of a tally is of; `key` has the label values that are not implied, by `what`:
+
+    closes: `CODE INITIATOR`, the code label and who closed. opens: empty. closes_since_open: empty; closes since the
+    target's first open. duration: a bucket's upper bound as exposed (`0.1`, `+Inf`; not cumulative), or `sum`,
+    seconds. refused_size: `DIRECTION BOUND` or `DIRECTION sum`, bytes.
+    """
+
+    target: str
+    what: Tallied
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Services reported opens and closes: by how much each count grows, and what became of the events.
+
+    Many events at once, because they come in batches and each is cheap only then. Each is in `counts` exactly once,
+    however often it was reported.
+    """
+
+    counts: Mapping[Count, float]
+    accepted: int = 0
+    duplicate: int = 0
+    rejected: Mapping[Rejection, int] = field(default_factory=dict)
+
+
+Event = (
+    HandshakeEnded
+    | Closed
+    | PingAnswered
+    | AnomalySeen
+    | StreamUnparsed
+    | ProbeWaits
+    | ProbeUp
+    | ProbeFailed
+    | Reported
+)
 
 
 class Sink(Protocol):
