@@ -5,7 +5,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -13,7 +13,11 @@ from starlette.types import ASGIApp
 from exporter import listening
 from exporter.config import Address
 from exporter.web.errors import ErrorAnswers
-from exporter.web.protocol import Door, GuardedProtocol, Limits
+from exporter.web.protocol import Door, GuardedProtocol, Limits, Prompt
+
+if TYPE_CHECKING:
+    from exporter.web.gate import Gate
+    from exporter.web.tls import Handshakes
 
 BACKLOG: Final = 512
 GRACE: Final = 1.0
@@ -23,10 +27,11 @@ GRACE: Final = 1.0
 class Listener:
     """Clients may connect from now on; they are served while `run` runs. `address` is where."""
 
-    def __init__(self, sock: socket.socket, app: ASGIApp, answers: ErrorAnswers, limits: Limits) -> None:
+    def __init__(self, sock: socket.socket, app: ASGIApp, door: Door, gate: "Gate | None") -> None:
         self.address = listening.address_of(sock)
         self._socket = sock
-        self._server = _Server(_config(app, Door(limits, answers)))
+        self._server = _Server(_config(app, door), gate)
+        self._handshakes = self._tls(gate, door) if gate is not None and gate.config.tls is not None else None
         self._begun = False
 
     async def run(self) -> None:
@@ -34,7 +39,10 @@ class Listener:
         self._begun = True
         try:
             if not self._server.stopping.is_set():
-                await self._server.serve(sockets=[self._socket])
+                async with asyncio.TaskGroup() as tasks:
+                    if self._handshakes is not None:
+                        self._server.accepting = tasks.create_task(self._handshakes.run())
+                    await self._server.serve(sockets=[self._socket])
         finally:
             self._server.cut()
             self._socket.close()
@@ -45,33 +53,81 @@ class Listener:
         if not self._begun:
             self._socket.close()
 
+    def _tls(self, gate: "Gate", door: Door) -> "Handshakes":
+        from exporter.web.tls import Handshakes
 
-async def listen(app: ASGIApp, address: Address, answers: ErrorAnswers, limits: Limits | None = None) -> Listener:
+        handshakes = Handshakes(
+            self._socket,
+            gate,
+            door.limits,
+            self._server.protocol,
+            served=lambda: len(self._server.server_state.connections) - len(door.lingering),
+            refused=lambda: door.answers.count("overloaded"),
+        )
+        door.admits = handshakes.admits
+        return handshakes
+
+
+async def listen(
+    app: ASGIApp,
+    address: Address,
+    answers: ErrorAnswers,
+    limits: Limits | None = None,
+    gate: "Gate | None" = None,
+    prompt: Prompt | None = None,
+) -> Listener:
     """Listen on `address`. `answers` makes and counts the errors below HTTP, which `app` never sees.
 
-    Raises ListenError.
+    `gate` has the web configuration: it guards `app`, asks for TLS and sets headers. `prompt` answers some requests
+    without `app`, unless there is a gate, which it would get round. Raises ListenError.
     """
-    return Listener(await listening.listen(address, BACKLOG), app, answers, limits or Limits())
+    if gate is not None:
+        from exporter.web.auth import guard
+
+        app = guard(app, gate, answers)
+        prompt = None
+    door = Door(limits or Limits(), answers, prompt=prompt)
+    return Listener(await listening.listen(address, BACKLOG), app, door, gate)
 
 
 class _Server(uvicorn.Server):
-    """Takes no signals, and wakes up once a second, for the Date field, instead of ten times."""
+    """Takes no signals, and wakes up once a second, for the Date field, instead of ten times.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    Over TLS a task is `accepting` the connections.
+    """
+
+    def __init__(self, config: uvicorn.Config, gate: "Gate | None") -> None:
         super().__init__(config)
+        self._gate = gate
+        self.accepting: asyncio.Task[None] | None = None
         self.stopping = asyncio.Event()
+
+    def protocol(self) -> GuardedProtocol:
+        """What serves one more connection."""
+        make = cast(Any, self.config.http_protocol_class)
+        return cast(GuardedProtocol, make(config=self.config, server_state=self.server_state, app_state={}))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets if self.accepting is None else [])
+
     async def main_loop(self) -> None:
         while not self.stopping.is_set():
+            if self._gate is not None:
+                headers = self._gate.config.headers
+                self.config.encoded_headers = [
+                    (name.lower().encode(), value.encode()) for name, value in headers.items()
+                ]
             await self.on_tick(0)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.accepting is not None:
+            self.accepting.cancel()
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -90,9 +146,12 @@ class _Server(uvicorn.Server):
 
 
 def _config(app: ASGIApp, door: Door) -> uvicorn.Config:
+    protocol: type[GuardedProtocol] = GuardedProtocol
+    if door.prompt is not None:
+        from exporter.web.prompt import PromptProtocol as protocol
     return uvicorn.Config(
         cast(Any, app),
-        http=cast(Any, partial(GuardedProtocol, door=door)),
+        http=cast(Any, partial(protocol, door=door)),
         ws="none",
         interface="asgi3",
         lifespan="off",

@@ -22,6 +22,9 @@ LINGERING: Final = 64
 _HOST: Final = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)  # RFC 3986 section 3.2.2, loosely
 _DELIVERED: Final = "websocket_exporter.delivered"
 
+Fields = list[tuple[bytes, bytes]]
+"""Of a head, with names in lower case, in their order."""
+
 _State = Literal["head", "body", "answer"]
 """What the connection is waiting for: a head (or anything at all), the rest of a body, or the application."""
 
@@ -46,6 +49,18 @@ class Limits:
     linger: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What small POST requests to these `paths` may be answered with at once, without the application.
+
+    `answer` is given path, fields and body, and returns the status, and the answer from its own fields on; None has the
+    application handle the request.
+    """
+
+    paths: frozenset[bytes]
+    answer: Callable[[bytes, Fields, bytes], "tuple[int, bytes] | None"]
+
+
 @dataclass(slots=True)
 class Door:
     """What the connections of one listener share."""
@@ -53,6 +68,9 @@ class Door:
     limits: Limits
     answers: ErrorAnswers
     lingering: set["GuardedProtocol"] = field(default_factory=set)
+    prompt: "Prompt | None" = None
+    admits: Callable[[asyncio.BaseTransport], bool] = lambda _: True
+    """Whether whoever is at the other end of a new connection may ask anything."""
 
 
 def delivered(scope: Scope) -> bool:
@@ -79,23 +97,29 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._door = door
         self._limits = door.limits
-        self._reading = _Deadline(self.loop)
-        self._writing = _Deadline(self.loop)
+        self._reading = Deadline(self.loop)
+        self._writing = Deadline(self.loop)
         self._state: _State = "head"
         self._room = self._limits.head  # bytes that this head or body may still take
         self._room_renewed = False
+        self._uncounted = False  # whether the head began behind a body, in bytes that count as the body's
         self._fault: ErrorToken = "bad_request"
         self._deaf = False
         self._half_closed = False
+        self._sound_fields: Fields | None = None  # of the head before: most say the same again
 
     # The transport's callbacks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first request, or turn the client away."""
         super().connection_made(transport)
-        # Whatever a client leaves unread then counts as a pause, and runs into the time limit for writing.
-        transport.set_write_buffer_limits(high=0)
-        if len(self.connections) - len(self._door.lingering) > self._limits.connections:
+        # Whatever a client leaves unread then counts as a pause, and runs into the time limit for writing. Over TLS,
+        # event loops take nothing at all for more than a limit of 0.
+        transport.set_write_buffer_limits(high=0 if transport.can_write_eof() else 1)
+        if not self._door.admits(transport):
+            self._deaf = True
+            transport.abort()
+        elif len(self.connections) - len(self._door.lingering) > self._limits.connections:
             self._refuse("overloaded")
         else:
             self._reading.set(self._limits.head_time, self._too_late)
@@ -104,8 +128,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Let go of everything that would keep this connection in memory."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        self._reading.clear()
-        self._writing.clear()
+        self._reading.end()
+        self._writing.end()
         self._door.lingering.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -118,14 +142,20 @@ class GuardedProtocol(HttpToolsProtocol):
         while data and not self._deaf:
             piece, data = data[: self._room], data[self._room :]
             self._feed(piece)
+        if self._state == "body" and not self._deaf:
+            # Once for all chunks that came together: a timer for each would cost more than the rest of the request.
+            self._reading.set(self._limits.body_stall, self._too_late)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A client that only half-closes still gets the answer under way; one that has left looks just the same."""
+        """A client that only half-closes still gets the answer under way; one that has left looks just the same.
+
+        Over TLS no event loop can half-close: the connection ends.
+        """
         if self._state != "answer":
             return False
         self._half_closed = True
         self._make_last()
-        return True
+        return self.transport.can_write_eof()
 
     def pause_writing(self) -> None:
         """The client does not take what it was sent: it has so long to do so."""
@@ -151,11 +181,14 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._state == "answer":
             self._make_last()
             raise _Stop
-        super().on_message_begin()
+        self._unset_keepalive_if_required()
+        self._reading.set_unless_running(self._limits.head_time, self._too_late)
+        self._uncounted = self._room_renewed
+        self._begin()
 
     def on_url(self, url: bytes) -> None:
         """A part of the request target."""
-        super().on_url(url)
+        self.url += url
         if len(self.url) > self._limits.uri:
             self._fail("uri_too_long")
 
@@ -163,23 +196,26 @@ class GuardedProtocol(HttpToolsProtocol):
         """A field; trailers are dropped (RFC 9110 section 6.5.1), they would pass for fields of the head."""
         if self._state == "body":
             return
-        super().on_header(name, value)
-        if len(self.headers) > self._limits.fields:
-            self._fail("head_too_large")
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is complete: judge it, then have the request handled."""
-        fault = head_fault(self.parser.get_http_version(), self.headers, self._limits.body)
-        if fault:
-            self._fail(fault)
-        super().on_headers_complete()
+        version = self.parser.get_http_version()
+        if self.headers != self._sound_fields or version != "1.1":
+            fault = head_fault(version, self.headers, self._limits.body)
+            if fault:
+                self._fail(fault)
+            if len(self.headers) > self._limits.fields:
+                self._fail("head_too_large")
+            self._sound_fields = self.headers if version == "1.1" else None
+        if self._uncounted and sum(len(name) + len(value) for name, value in self.headers) > self._limits.head:
+            self._fail("head_too_large")
+        self._handle()
         self._state = "body"
         self._renew_room(self._limits.body)
-        self._reading.set(self._limits.body_stall, self._too_late)
-
-    def on_body(self, body: bytes) -> None:
-        """A part of the body."""
-        super().on_body(body)
         self._reading.set(self._limits.body_stall, self._too_late)
 
     def on_message_complete(self) -> None:
@@ -188,6 +224,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._state = "head" if self.cycle.response_complete else "answer"
         self._renew_room(self._limits.head)
         self._reading.clear()
+        if self._state == "head":  # it was answered before its body was there
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(self._limits.idle, self.timeout_keep_alive_handler)
+
+    def _begin(self) -> None:
+        """Prepare for a request."""
+        super().on_message_begin()
+
+    def _handle(self) -> None:
+        """Have the request handled whose head is complete and sound."""
+        super().on_headers_complete()
 
     # Endings
 
@@ -225,7 +272,7 @@ class GuardedProtocol(HttpToolsProtocol):
         raise _Stop
 
     def _too_late(self) -> None:
-        if self._state == "head" and self._room == self._limits.head:
+        if self._state == "head" and self._room == self._limits.head and not self._uncounted:
             self.transport.close()  # a connection on which nothing was asked
         else:
             self._refuse("request_timeout")
@@ -261,11 +308,12 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._door.lingering.add(self)
         self.flow.resume_reading()
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self._reading.set(self._limits.linger, self.transport.close)
 
 
-def head_fault(version: str, fields: list[tuple[bytes, bytes]], body_limit: int) -> ErrorToken | None:
+def head_fault(version: str, fields: Fields, body_limit: int) -> ErrorToken | None:
     """What is wrong with a head that the parser found well-formed.
 
     RFC 9112 section 3.2: one Host field, which HTTP/1.0 may lack; section 6.1: no Transfer-Encoding in HTTP/1.0.
@@ -289,22 +337,55 @@ class _Stop(Exception):
     """Ends the parsing: what has to be done is done, or noted."""
 
 
-class _Deadline:
-    """One thing to do unless it is called off in time."""
+class Deadline:
+    """One thing to do unless it is called off in time.
+
+    Most are: a timer of the loop is not cancelled with them, but looks when it fires what there is to do by then.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._handle: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+        self._then: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires = 0.0
 
     def set(self, delay: float, then: Callable[[], None]) -> None:
-        self.clear()
-        self._handle = self._loop.call_later(delay, then)
+        """Do this in `delay` seconds, and not what was to be done before."""
+        due = self._loop.time() + delay
+        self._due = due
+        self._then = then
+        if self._timer is None or due < self._fires:
+            self._start(due)
 
     def set_unless_running(self, delay: float, then: Callable[[], None]) -> None:
-        if self._handle is None:
+        """Do this in `delay` seconds unless there is something to do already."""
+        if self._due is None:
             self.set(delay, then)
 
     def clear(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        """Call it off."""
+        self._due = None
+
+    def end(self) -> None:
+        """There will be nothing to do any more."""
+        self._due = self._then = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _start(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fires = at
+        self._timer = self._loop.call_at(at, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._due is None or self._then is None:
+            return
+        if self._due > self._fires:
+            self._start(self._due)
+        else:
+            self._due = None
+            self._then()

@@ -18,7 +18,7 @@ from exporter.config import Address
 from exporter.web.app import Hooks, build
 from exporter.web.errors import ErrorAnswers
 from exporter.web.listener import Listener, listen
-from exporter.web.protocol import Limits
+from exporter.web.protocol import Limits, Prompt
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 LOOPBACK = Address("127.0.0.1", 0)
@@ -61,12 +61,13 @@ async def serving(
     telemetry_path: str = "/metrics",
     limits: Limits | None = None,
     address: Address = LOOPBACK,
+    prompt: Prompt | None = None,
 ) -> AsyncIterator[Site]:
     errors: Counter[str] = Counter()
     scrapes: list[tuple[str, float]] = []
     answers = ErrorAnswers(lambda token: errors.update([token]))
     hooks = Hooks(collect, lambda client, at: scrapes.append((client, at)), clock, ready, reload)
-    listener = await listen(app or build(hooks, answers, telemetry_path), address, answers, limits)
+    listener = await listen(app or build(hooks, answers, telemetry_path), address, answers, limits, prompt=prompt)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(listener.run())
         try:

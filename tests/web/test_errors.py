@@ -19,7 +19,38 @@ EXPECTED: dict[ErrorToken, tuple[int, str]] = {
     "internal_error": (500, "The exporter failed to answer; its log says why."),
     "reload_failed": (500, "The configuration is faulty and the old one stays in force; the log says why."),
     "not_ready": (503, "The exporter is starting or shutting down."),
-    "overloaded": (503, "Too many connections are open."),
+    "overloaded": (503, "Too much is under way at once."),
+    "expectation_failed": (417, "Of Expect only 100-continue is understood."),
+    "unsupported_media_type": (
+        415,
+        "The Content-Type is neither application/json, application/x-ndjson nor one of CloudEvents, in UTF-8.",
+    ),
+    "unsupported_encoding": (415, "Request bodies are taken only without Content-Encoding."),
+    "too_many_events": (413, "A request may hold at most 1,000 events."),
+    "unauthorized": (401, "A valid user name and password are required."),
+    "signature_required": (401, "webhook-id, webhook-timestamp and webhook-signature are required."),
+    "signature_mismatch": (401, "No signature matches the request and a known secret."),
+    "timestamp_out_of_range": (401, "webhook-timestamp is not a time within 5 minutes of the server's."),
+    "rate_limited": (429, "This comes too often; Retry-After says when to try again."),
+    "storage_full": (507, "The storage is full; nothing of this request was counted."),
+    "storage_unavailable": (503, "The storage cannot be written; nothing of this request was counted."),
+    "shutting_down": (503, "The exporter is shutting down; nothing of this request was counted."),
+    "invalid_json": (400, "This is not valid JSON in UTF-8."),
+    "invalid_event": (422, "An event is a JSON object whose fields are as the schema says."),
+    "unknown_field": (422, "The event has a field that the schema does not know."),
+    "missing_code": (422, "A close needs its code."),
+    "invalid_code": (422, "code is not an integer from 0 to 4999."),
+    "invalid_string": (422, "A string holds a lone surrogate, which is no text."),
+    "invalid_initiator": (422, "initiator is none of client, server and unknown."),
+    "unknown_target": (422, "target is none of the configured targets."),
+    "missing_id": (422, "Events need an id here."),
+    "invalid_id": (422, "id is not 1 to 256 printable ASCII characters."),
+    "invalid_time": (422, "time is neither RFC 3339 with an offset nor milliseconds since 1970."),
+    "too_old": (422, "The event is older than ids are remembered: whether it was counted cannot be known."),
+    "invalid_duration": (422, "duration is not a number of seconds from 0 to 1,000,000,000."),
+    "invalid_size": (422, "A size is not a whole number of bytes, or message_size came without direction."),
+    "invalid_cloudevent": (422, "This is not a CloudEvent of version 1.0 with an event as its JSON data."),
+    "line_too_long": (422, "A line of NDJSON may hold at most 64 KiB."),
 }
 
 
@@ -39,7 +70,7 @@ def test_a_response_has_the_one_shape_and_is_counted(token: ErrorToken) -> None:
     assert json.loads(bytes(response.body)) == {"error": token, "detail": detail}
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-content-type-options"] == "nosniff"
-    assert ("retry-after" in response.headers) == (status == 503)
+    assert ("retry-after" in response.headers) == (status in (429, 503, 507))
     assert counted == {token: 1}
 
 
@@ -53,7 +84,7 @@ def test_a_raw_answer_is_a_whole_response_that_ends_the_connection() -> None:
     """Below HTTP the same shape goes out as bytes, behind the listener's own fields."""
     counted: Counter[str] = Counter()
     raw = ErrorAnswers(lambda each: counted.update([each])).raw("overloaded", [(b"date", b"today")])
-    body = b'{"error": "overloaded", "detail": "Too many connections are open."}'
+    body = b'{"error": "overloaded", "detail": "Too much is under way at once."}'
     assert raw == (
         b"HTTP/1.1 503 Service Unavailable\r\n"
         b"date: today\r\n"
