@@ -32,7 +32,8 @@ LABEL org.opencontainers.image.title="websocket-exporter" \
 
 COPY --from=builder /opt/websocket-exporter /opt/websocket-exporter
 
-# Runs with a read-only root and any user id: nothing is written unless a storage path is configured.
+# Runs with a read-only root and any user id: nothing is written unless a storage path is configured, which then has to
+# be a volume that the user id may write.
 ENV PATH=/opt/websocket-exporter/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1

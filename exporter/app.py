@@ -6,25 +6,32 @@ import gc
 import resource
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from exporter import log
-from exporter.config import Address, Config, ConfigError, diff_for_reload, warnings
+from exporter.closecodes import Vocabulary
+from exporter.config import Address, Config, ConfigError, Target, diff_for_reload, warnings
 from exporter.events import Event, Origin, Sink
-from exporter.listening import ListenError
+from exporter.listening import StartError
 from exporter.metrics.bounds import most_series_of
 from exporter.metrics.recorder import Recorder
 from exporter.sources.tap import REFUSED_AT_ONCE, Capacity, Tap
 from exporter.targets import Targets
 from exporter.web.app import Hooks, build
+from exporter.web.doors import OPEN, Doors, load_doors, risks
 from exporter.web.errors import ERROR_TOKENS, ErrorAnswers
 from exporter.web.listener import Listener, listen
 from exporter.web.protocol import CONNECTIONS, LINGERING
 from exporter.web.scrapers import Scrapers
+
+if TYPE_CHECKING:
+    from exporter.sources.probe import Probes
+    from exporter.web.gate import Gate
+    from exporter.webhook import WebhookService
 
 LAG_INTERVAL: Final = 0.25
 """Seconds between two measurements of how late the event loop wakes up."""
@@ -32,16 +39,23 @@ LAG_INTERVAL: Final = 0.25
 MOST_CONNECTIONS: Final = 1_000_000
 """Where the limit of open files is no limit."""
 
-RESERVED_DESCRIPTORS: Final = REFUSED_AT_ONCE + CONNECTIONS + LINGERING + 64
-"""Open files that are not for relaying: clients being refused, requests of scrapers, and 64 for the rest."""
+RESERVED_DESCRIPTORS: Final = REFUSED_AT_ONCE + 64
+"""Open files that are not for relaying: clients being refused, and 64 for the rest."""
+
+LISTENER_DESCRIPTORS: Final = CONNECTIONS + LINGERING
+"""Open files that each listener of the exporter's own may need on top."""
 
 _log = structlog.get_logger(__name__)
 
 
-def affordable_connections() -> int:
-    """How many connections the limit of open files allows, at two descriptors each. At least half are for relaying."""
+def affordable_connections(listeners: int = 1, probes: int = 0) -> int:
+    """How many connections the limit of open files allows, at two descriptors each. At least half are for relaying.
+
+    `listeners` is the number of the exporter's own, `probes` that of the connections it makes by itself.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min((soft - min(RESERVED_DESCRIPTORS, soft // 2)) // 2, MOST_CONNECTIONS)
+    reserved = RESERVED_DESCRIPTORS + listeners * LISTENER_DESCRIPTORS + probes
+    return min((soft - min(reserved, soft // 2)) // 2, MOST_CONNECTIONS)
 
 
 def affordable_refusals() -> int:
@@ -55,10 +69,6 @@ def raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
-
-
-class StartError(Exception):
-    """The exporter cannot start; the text is one sentence that says what and where."""
 
 
 class _Sinks:
@@ -78,12 +88,14 @@ class _Sinks:
 class App:
     """One running exporter. `open` it, `run` it, `stop` it; `load` reads the configuration anew, for reloads.
 
-    `addresses` has where each tap listens, in the order of the configuration; `web_address` where metrics are.
+    `addresses` has where each tap listens, in the order of the configuration; `web_address` where metrics are;
+    `webhook` is None where none is configured.
     """
 
-    def __init__(self, config: Config, load: Callable[[], Config] | None = None) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config] | None = None, doors: Doors = OPEN) -> None:
         self._config = config
         self._load = load
+        self._doors = doors
         self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._draining = False
@@ -91,8 +103,11 @@ class App:
         self._scrapers = Scrapers()
         self.recorder = Recorder(time.time, ERROR_TOKENS)
         self._sinks = _Sinks((self.recorder, log.CloseLog()), time.monotonic)
-        self._targets = Targets("tap", config.targets, self.recorder)
-        capacity = Capacity(config.limits_connections or affordable_connections(), affordable_refusals())
+        self._targets = Targets("tap", self._tapped(config), self.recorder)
+        listeners = 1 if config.webhook_listen_address is None else 2
+        capacity = Capacity(
+            config.limits_connections or affordable_connections(listeners, len(config.probe)), affordable_refusals()
+        )
         self.recorder.connection_limit(capacity.limit)
         self._taps = [
             Tap(
@@ -108,20 +123,28 @@ class App:
         ]
         self.recorder.buffered_bytes = lambda: sum(tap.buffered for tap in self._taps)
         self.recorder.dropped_lines = log.dropped_lines
+        self._gate = _gate(doors)
         self._listener: Listener | None = None
+        self.webhook = self._webhook()
+        self._probes = self._configured_probes()
         self.addresses: list[Address] = []
         self.web_address = config.web_listen_address
 
     async def open(self) -> None:
         """Listen everywhere. Raises StartError, and then nothing is left open."""
         try:
+            if self.webhook is not None:
+                await self.webhook.open()
             for tap in self._taps:
                 self.addresses.append(await tap.open())
             self._listener = await self._open_web()
-        except ListenError as error:
+        except StartError:
             for tap in self._taps:
                 tap.stop_accepting()
-            raise StartError(str(error)) from error
+            if self.webhook is not None:
+                self.webhook.stop()
+                self.webhook.close()
+            raise
         self.web_address = self._listener.address
 
     async def run(self) -> None:
@@ -136,16 +159,29 @@ class App:
             path=self._config.web_telemetry_path,
             most_series=self._most_series(),
         )
-        self._warn(warnings(self._config))
+        self._warn((*warnings(self._config), *risks(self._doors)))
+        try:
+            await self._serve(self._listener)
+        finally:
+            if self.webhook is not None:
+                self.webhook.close()
+
+    async def _serve(self, listener: Listener) -> None:
         async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(self._listener.run())
+            serving = tasks.create_task(listener.run())
             others = [tasks.create_task(tap.run()) for tap in self._taps]
             others.append(tasks.create_task(self._measure_lag()))
+            if self._probes is not None:
+                others.append(tasks.create_task(self._probes.run()))
+            reporting = tasks.create_task(self.webhook.run()) if self.webhook is not None else None
             await self._stopping.wait()
             await self._drain()
             for task in others:
                 task.cancel()
-            self._listener.stop()
+            if self.webhook is not None and reporting is not None:
+                self.webhook.stop()
+                await reporting
+            listener.stop()
             await serving
 
     def stop(self) -> None:
@@ -160,6 +196,9 @@ class App:
         async with self._reloading:
             try:
                 plan = diff_for_reload(self._config, await asyncio.to_thread(self._load))
+                doors = await asyncio.to_thread(load_doors, plan.config)
+                if self.webhook is not None:
+                    await self.webhook.update(plan.config, doors.secrets)
             except ConfigError as error:
                 _log.error("configuration not reloaded, the old one stays in force", faults=list(error.faults))
                 self.recorder.config_loaded(successful=False)
@@ -169,7 +208,9 @@ class App:
                 self.recorder.config_loaded(successful=False)
                 return False
             self._config = plan.config
-            self._targets.update(plan.config.targets)
+            self._targets.update(self._tapped(plan.config))
+            if self._probes is not None:
+                self._probes.update(self._watch_probed())
             log.set_level(plan.config.log_level)
             self.recorder.config_loaded(successful=True)
             _log.info("configuration reloaded")
@@ -178,11 +219,38 @@ class App:
 
     def _most_series(self) -> int:
         """The series of the catalogue that there can be, however peers behave; process_* and python_* come on top."""
-        return most_series_of((target.vocabulary() for target in self._config.targets.values()), len(ERROR_TOKENS))
+        vocabularies = (target.vocabulary() for target in self._config.targets.values())
+        sources = bool(self._taps) + (self.webhook is not None) + (self._probes is not None)
+        return most_series_of(vocabularies, len(ERROR_TOKENS), sources)
 
     def _warn(self, sentences: Sequence[str]) -> None:
         for sentence in sentences:
             _log.warning(sentence)
+
+    def _webhook(self) -> "WebhookService | None":
+        address = self._config.webhook_listen_address
+        if address is None:
+            return None
+        from exporter.webhook import WebhookService
+
+        return WebhookService(address, self._config, self._doors.secrets, self._gate, self.recorder, self._sinks)
+
+    def _tapped(self, config: Config) -> Mapping[str, Target]:
+        return config.targets if config.tap else {}
+
+    def _configured_probes(self) -> "Probes | None":
+        if not self._config.probe:
+            return None
+        from exporter.sources.probe import Probes
+
+        return Probes(self._config.probe, self._watch_probed(), self._sinks)
+
+    def _watch_probed(self) -> dict[str, Vocabulary]:
+        """Let the series of everything that is probed exist. Returns the labels of its close codes, by target."""
+        vocabularies = {probe.target: self._config.targets[probe.target].vocabulary() for probe in self._config.probe}
+        for target, vocabulary in vocabularies.items():
+            self.recorder.watch_probe(target, vocabulary)
+        return vocabularies
 
     async def _open_web(self) -> Listener:
         registry = CollectorRegistry()
@@ -199,7 +267,7 @@ class App:
             reload=self.reload if self._config.web_enable_lifecycle else None,
         )
         app = build(hooks, answers, self._config.web_telemetry_path)
-        return await listen(app, self._config.web_listen_address, answers)
+        return await listen(app, self._config.web_listen_address, answers, gate=self._gate)
 
     def _note_scrape(self, client: str, snapshot_taken_at: float) -> None:
         self._scrapers.answered(client, snapshot_taken_at)
@@ -220,13 +288,17 @@ class App:
                 async with asyncio.TaskGroup() as tasks:
                     for tap in self._taps:
                         tasks.create_task(tap.drain(grace))
+                    if self.webhook is not None:
+                        tasks.create_task(self.webhook.drain(grace))
+                    if self._probes is not None:
+                        tasks.create_task(self._probes.stop())
                 while self._scrapers.waiting_for(self._sinks.last_event):
                     self._scraped.clear()
                     await self._scraped.wait()
         _log.info("shut down")
 
 
-def run(config: Config, load: Callable[[], Config]) -> int:
+def run(config: Config, load: Callable[[], Config], doors: Doors = OPEN) -> int:
     """Run the exporter until SIGTERM or SIGINT, and return the process's exit status; a second one ends it at once.
 
     SIGHUP reloads the configuration with `load`. Raises StartError.
@@ -234,7 +306,7 @@ def run(config: Config, load: Callable[[], Config]) -> int:
 
     async def serve() -> None:
         raise_descriptor_limit()
-        app = App(config, load)
+        app = App(config, load, doors)
         await app.open()
         # What exists by now stays; a full collection that visits it would stop the relay for 10 ms and more.
         gc.collect()
@@ -245,6 +317,14 @@ def run(config: Config, load: Callable[[], Config]) -> int:
             await app.run()
 
     return run_loop(serve)
+
+
+def _gate(doors: Doors) -> "Gate | None":
+    if doors.web is None:
+        return None
+    from exporter.web.gate import Gate
+
+    return Gate(doors.web)
 
 
 def stop_on_signals(stop: Callable[[], None]) -> None:

@@ -42,7 +42,8 @@ example:
   {PROGRAM} --tap=0.0.0.0:8080=10.0.0.5:8081,target=chat
 """
 _NOTHING_TO_MONITOR: Final = (
-    "nothing to monitor: give --tap=LISTEN=UPSTREAM, or --config.file=FILE with a tap section; see --help"
+    "nothing to monitor: give --tap=LISTEN=UPSTREAM, --probe=NAME=URL, --webhook.listen-address=ADDRESS, or "
+    "--config.file=FILE with such a section; see --help"
 )
 _WIDEST: Final = 110
 
@@ -89,14 +90,16 @@ def _command(words: list[str]) -> int:
 
 def _run(words: list[str]) -> int:
     from exporter import config
+    from exporter.web.doors import load_doors
 
-    flags, taps = _run_flags(words)
-    load = partial(config.load, flags, taps, os.environ)
+    flags, taps, probes = _run_flags(words)
+    load = partial(config.load, flags, taps, os.environ, probes)
     try:
         current = load()
+        doors = load_doors(current)
     except config.ConfigError as error:
         raise _Refused(*error.faults) from None
-    if not current.tap:
+    if not current.tap and not current.probe and current.webhook_listen_address is None:
         raise _Refused(_NOTHING_TO_MONITOR)
 
     from exporter import log
@@ -104,20 +107,21 @@ def _run(words: list[str]) -> int:
     log.configure(current.log_level, current.log_format)
     from exporter import app
 
-    return _started(lambda: app.run(current, load))
+    return _started(lambda: app.run(current, load, doors))
 
 
 def _started(run: Callable[[], int]) -> int:
-    from exporter import app, log
+    from exporter import log
+    from exporter.listening import StartError
 
     try:
         return run()
-    except app.StartError as error:
+    except StartError as error:
         log.shutdown()  # what was logged before comes first
         raise _Refused(str(error)) from None
 
 
-def _run_flags(words: list[str]) -> tuple[dict[str, str], list[str]]:
+def _run_flags(words: list[str]) -> tuple[dict[str, str], list[str], list[str]]:
     from exporter.config import SETTINGS
 
     parser = _Parser(
@@ -135,15 +139,22 @@ def _run_flags(words: list[str]) -> tuple[dict[str, str], list[str]]:
         help="relay what arrives at LISTEN (host:port or :port) to UPSTREAM (host:port or unix:PATH) and count it as "
         "NAME; may be given several times",
     )
+    parser.flags.add_argument(
+        "--probe",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="connect to URL (ws:// or wss://) as a client and count it as NAME; may be given several times",
+    )
     for setting in SETTINGS:
-        text = f"{setting.help} (default {setting.default})"
+        text = f"{setting.help} (default {setting.default})" if setting.default else setting.help
         if setting.metavar:
             parser.flags.add_argument(setting.flag, dest=setting.name, metavar=setting.metavar, help=text)
         else:
             parser.flags.add_argument(setting.flag, dest=setting.name, action=argparse.BooleanOptionalAction, help=text)
     found = parser.read(words)
-    taps = found.pop("tap")
-    return {name: _flag_text(value) for name, value in found.items() if value is not None}, taps
+    taps, probes = found.pop("tap"), found.pop("probe")
+    return {name: _flag_text(value) for name, value in found.items() if value is not None}, taps, probes
 
 
 def _flag_text(value: object) -> str:
@@ -173,14 +184,18 @@ def _check_config(words: list[str]) -> int:
     if file is None:
         raise _Refused("check-config needs a FILE; see --help")
     from exporter import config
+    from exporter.web.doors import load_doors, risks
 
     try:
         checked = config.load({"config.file": file})
+        doors = load_doors(checked)
     except config.ConfigError as error:
         _complain(*error.faults)
         return 2
-    _complain(*(f"{_shown(file)}: warning: {warning}" for warning in config.warnings(checked)))
-    _print(f"{_shown(file)}: valid; taps: {len(checked.tap)}; targets: {', '.join(checked.targets)}\n")
+    found = (*config.warnings(checked), *risks(doors))
+    _complain(*(f"{_shown(file)}: warning: {warning}" for warning in found))
+    counts = f"taps: {len(checked.tap)}; probes: {len(checked.probe)}"
+    _print(f"{_shown(file)}: valid; {counts}; targets: {', '.join(checked.targets)}\n")
     return 0
 
 

@@ -10,7 +10,11 @@ from exporter.config import Address
 _NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 
-class ListenError(Exception):
+class StartError(Exception):
+    """The exporter cannot start; the text is one sentence that says what and where."""
+
+
+class ListenError(StartError):
     """The address cannot be listened on; the text is one sentence that names it and says why."""
 
     def __init__(self, address: Address, reason: OSError) -> None:

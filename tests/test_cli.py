@@ -22,7 +22,10 @@ ROOT: Final = Path(__file__).parent.parent
 REFERENCE: Final = ROOT / "docs" / "configuration.md"
 TESTDATA: Final = Path(__file__).parent / "testdata" / "config"
 TAP: Final = "--tap=127.0.0.1:0=10.255.255.1:9302"
-NOTHING: Final = "nothing to monitor: give --tap=LISTEN=UPSTREAM, or --config.file=FILE with a tap section; see --help"
+NOTHING: Final = (
+    "nothing to monitor: give --tap=LISTEN=UPSTREAM, --probe=NAME=URL, --webhook.listen-address=ADDRESS, or "
+    "--config.file=FILE with such a section; see --help"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +147,7 @@ def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     assert answered(capsys, "run", "-h").split() == text.split()
     for setting in SETTINGS:
         assert f"{setting.flag} " in text or f"{setting.flag}, " in text
-        assert f"{setting.help} (default {setting.default})" in text
+        assert setting.help + (f" (default {setting.default})" if setting.default else "") in text
     for command in ("run", "demo", "check-config FILE", "codes [CODE [CODE]]", "health [URL]", "assets --out DIR"):
         assert f" {command} " in text
 
@@ -192,7 +195,7 @@ def test_valid_file_is_said_to_be_valid(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WEBSOCKET_EXPORTER_LOG_LEVEL", "loud")
     Path("good.yaml").write_text('targets: {a: , b: }\ntap: [{listen: ":8080", upstream: "unix:/x", target: a}]')
-    assert answered(capsys, "check-config", "good.yaml") == "good.yaml: valid; taps: 1; targets: a, b\n"
+    assert answered(capsys, "check-config", "good.yaml") == "good.yaml: valid; taps: 1; probes: 0; targets: a, b\n"
 
 
 def test_risky_file_is_warned_of(
@@ -203,7 +206,7 @@ def test_risky_file_is_warned_of(
     Path("risky.yaml").write_text('tap: [{listen: ":8080", upstream: "127.0.0.1:8081"}]')
     assert cli.main(["check-config", "risky.yaml"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == "risky.yaml: valid; taps: 1; targets: default\n"
+    assert captured.out == "risky.yaml: valid; taps: 1; probes: 0; targets: default\n"
     assert re.fullmatch(
         r"risky\.yaml: warning: tap :8080 connects to 127\.0\.0\.1:8081 over loopback.*\n", captured.err
     )
@@ -451,10 +454,11 @@ def test_reload_reads_every_layer_again(run: Callable[..., Running], tmp_path: P
     running.wait_for("shutdown.grace stays 1s until a restart; it is now configured as 2s")
     assert "web.listen-address" not in running.log.read_text(), "the flag still wins"
 
-    file.write_text("probe: []")
+    file.write_text("exporter: []")
     running.process.send_signal(signal.SIGHUP)
     event = running.wait_for("configuration not reloaded, the old one stays in force")
-    assert event["faults"] == [f"{file}: probe: unknown key; known keys are limits, log, shutdown, tap, targets, web"]
+    known = "limits, log, probe, shutdown, storage, tap, targets, web, webhook"
+    assert event["faults"] == [f"{file}: exporter: unknown key; known keys are {known}"]
 
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(20) == 0

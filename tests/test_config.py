@@ -274,6 +274,14 @@ LAYERS: Final = {
     "web.listen-address": ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"),
     "web.telemetry-path": ("/a", "/b", "/c"),
     "web.enable-lifecycle": ("true", "false", "true"),
+    "web.config.file": ("a", "b", "c"),
+    "webhook.listen-address": ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"),
+    "webhook.secrets-file": ("a", "b", "c"),
+    "webhook.require-ids": ("true", "false", "true"),
+    "webhook.rate-limit": ("0", "1", "1000000"),
+    "storage.path": ("a", "b", "c"),
+    "storage.window": ("1m", "1h30m", "720h"),
+    "storage.max-ids": ("1000", "2000", "100000000"),
     "log.level": ("debug", "warning", "error"),
     "log.format": ("json", "console", "auto"),
     "limits.connections": ("1", "1000000", "007"),
@@ -293,8 +301,8 @@ def test_flag_wins_over_environment_over_file_over_default(setting: config.Setti
     in_file, in_environment, in_flag = LAYERS[setting.name]
     path = tmp_path / "config.yaml"
     path.write_text(f"{setting.section}: {{{setting.key}: {quoted(in_file)}}}")
-    if setting.name == "web.enable-lifecycle":
-        path.write_text("web: {enable_lifecycle: true}")
+    if in_file in ("true", "false"):
+        path.write_text(f"{setting.section}: {{{setting.key}: {in_file}}}")
     environment: dict[str, str] = {}
     flags: dict[str, str] = {}
 
@@ -764,7 +772,8 @@ def test_reference_names_every_flag_variable_and_key() -> None:
     """docs/configuration.md has a row with flag, variable, key and default for every setting."""
     page = REFERENCE.read_text(encoding="utf-8")
     for setting in SETTINGS:
-        row = f"| `{setting.flag}` | `{setting.variable}` | `{setting.section}.{setting.key}` | `{setting.default}` |"
+        default = f"`{setting.default}`" if setting.default else "none"
+        row = f"| `{setting.flag}` | `{setting.variable}` | `{setting.section}.{setting.key}` | {default} |"
         assert row in page
     for name in ("config.file", "tap"):
         assert f"| `--{name}` | `{environment_variable(name)}` |" in page

@@ -20,6 +20,7 @@ from exporter.config.model import (
     environment_variable,
 )
 from exporter.config.overlap import dials, ip_version, same_socket
+from exporter.config.probe_section import check_probes, read_probe_texts, read_probes
 from exporter.config.reader import Place, Reader
 from exporter.config.values import Address, UnixPath, quoted
 
@@ -30,16 +31,21 @@ _TAP_PARSERS: Final[Mapping[str, Callable[[object], object]]] = {
     "target": values.parse_target_name,
 }
 _TAP_KEYS: Final = (*_TAP_PARSERS, "source_addresses")
-_SECTIONS: Final = {"targets", "tap", *(setting.section for setting in SETTINGS)}
+_LISTENERS: Final = ("web_listen_address", "webhook_listen_address")
+_SECTIONS: Final = {"targets", "tap", "probe", *(setting.section for setting in SETTINGS)}
 
 
 def load(
-    flags: Mapping[str, str] = _NONE_GIVEN, taps: Sequence[str] = (), environment: Mapping[str, str] = _NONE_GIVEN
+    flags: Mapping[str, str] = _NONE_GIVEN,
+    taps: Sequence[str] = (),
+    environment: Mapping[str, str] = _NONE_GIVEN,
+    probes: Sequence[str] = (),
 ) -> Config:
     """The configuration of this process. Raises ConfigError with every fault of every layer.
 
-    `flags` has the text of each flag that was given, by its name without dashes; `taps` the texts of --tap.
-    Taps are taken whole from the first of flags, environment and file that has any.
+    `flags` has the text of each flag that was given, by its name without dashes; `taps` the texts of --tap,
+    `probes` those of --probe. Taps are taken whole from the first of flags, environment and file that has any, and so
+    are probes.
     Reads a file: on an event loop, call it in a thread.
     """
     reader = Reader()
@@ -51,21 +57,34 @@ def load(
         _read_taps(reader, place.key("tap"), sections.get("tap")),
     )
     given = next((layer for layer in layers if layer), [])
+    variable = environment_variable("probe")
+    probe_layers = (
+        read_probe_texts(reader, "--probe", probes),
+        read_probe_texts(reader, variable, environment.get(variable, "").split()),
+        read_probes(reader, place.key("probe"), sections.get("probe")),
+    )
+    given_probes = next((layer for layer in probe_layers if layer), [])
     settings, places = _read_settings(reader, place, sections, flags, environment)
     _check_targets(reader, given, targets)
-    _check_listeners(reader, given, settings["web_listen_address"], places["web_listen_address"])
+    _check_listeners(reader, given, [(settings[name], places[name]) for name in _LISTENERS])
     _check_loops(reader, given)
     _check_source_addresses(reader, given)
+    check_probes(reader, given_probes, targets)
     if reader.faults:
         raise ConfigError(tuple(reader.faults))
     tap = tuple(
         TapConfig(tap.listen, tap.upstream, tap.target, tap.source_addresses)  # type: ignore[arg-type]
         for tap in given
     )
-    implied = [tap.target for tap in tap] or [DEFAULT_TARGET]
+    probe = tuple(given.config for given in given_probes if given.config is not None)
+    implied = [tap.target for tap in tap] + [probe.target for probe in probe]
+    if not implied or settings["webhook_listen_address"] is not None:
+        implied.append(DEFAULT_TARGET)
     return Config(
         targets=MappingProxyType(targets or {name: Target(name) for name in implied}),
+        targets_listed=bool(targets),
         tap=tap,
+        probe=probe,
         config_file=file,
         **settings,
     )
@@ -206,15 +225,16 @@ def _check_targets(reader: Reader, taps: Sequence[_Tap], targets: Mapping[str, T
             )
 
 
-def _check_listeners(reader: Reader, taps: Sequence[_Tap], web: Address | None, web_place: Place) -> None:
-    """No two listeners may want the same socket."""
-    taken = [(web, web_place)]
-    for tap in taps:
-        place = tap.place.key("listen")
-        other = next((at for address, at in taken if address and tap.listen and same_socket(address, tap.listen)), None)
+def _check_listeners(reader: Reader, taps: Sequence[_Tap], own: Sequence[tuple[Address | None, Place]]) -> None:
+    """No two listeners may want the same socket: neither taps nor the exporter's `own`."""
+    taken: list[tuple[Address, Place]] = []
+    for address, place in [*own, *((tap.listen, tap.place.key("listen")) for tap in taps)]:
+        if address is None:
+            continue
+        other = next((at for before, at in taken if same_socket(before, address)), None)
         if other is not None:
-            reader.fault(place, f"{quoted(str(tap.listen))} is already taken by {other.name}")
-        taken.append((tap.listen, place))
+            reader.fault(place, f"{quoted(str(address))} is already taken by {other.name}")
+        taken.append((address, place))
 
 
 def _check_loops(reader: Reader, taps: Sequence[_Tap]) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from exporter.closecodes import Vocabulary
 from exporter.config import values
+from exporter.config.probes import ProbeConfig
 from exporter.config.values import Address, UnixPath
 
 DEFAULT_TARGET: Final = "default"
@@ -74,13 +75,18 @@ class TapConfig(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be configured. `targets` has every target that a tap names; durations are seconds.
+    """Everything that can be configured. `targets` has every target that a tap or probe names; durations are seconds.
 
-    `limits_connections` is None for `auto`: to be derived from the limit of open files.
+    `targets_listed` is whether the file lists them; else they are implied by whatever names one.
+
+    `limits_connections` is None for `auto`: to be derived from the limit of open files. Files, folders and the
+    webhook's address are None where they are not given; `webhook_rate_limit` is in events per second, 0 for none.
     """
 
     targets: Mapping[str, Target]
+    targets_listed: bool = False
     tap: tuple[TapConfig, ...]
+    probe: tuple[ProbeConfig, ...] = ()
     web_listen_address: Address
     web_telemetry_path: str
     web_enable_lifecycle: bool
@@ -88,6 +94,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str
     limits_connections: int | None = None
     limits_connect_timeout: float = 5.0
+    web_config_file: Path | None = None
+    webhook_listen_address: Address | None = None
+    webhook_secrets_file: Path | None = None
+    webhook_require_ids: bool = False
+    webhook_rate_limit: int = 10_000
+    storage_path: Path | None = None
+    storage_window: float = 72 * 3600.0
+    storage_max_ids: int = 5_000_000
     shutdown_grace: float
     config_file: Path | None = None
 
@@ -145,6 +159,56 @@ SETTINGS: Final = (
         "web.telemetry-path", "/metrics", "PATH", "path under which metrics are served", values.parse_telemetry_path
     ),
     Setting("web.enable-lifecycle", "false", "", "let POST /-/reload reload the configuration", values.parse_boolean),
+    Setting(
+        "web.config.file",
+        "",
+        "FILE",
+        "TLS, client certificates and passwords of the listeners, in exporter-toolkit's web configuration format",
+        values.parse_path,
+    ),
+    Setting(
+        "webhook.listen-address",
+        "",
+        "ADDRESS",
+        "where services report their closes; off unless given",
+        values.parse_optional_listen,
+    ),
+    Setting(
+        "webhook.secrets-file",
+        "",
+        "FILE",
+        "secrets that sign reports (Standard Webhooks, whsec_...), one a line",
+        values.parse_path,
+    ),
+    Setting("webhook.require-ids", "false", "", "refuse reported events without an id", values.parse_boolean),
+    Setting(
+        "webhook.rate-limit",
+        "10000",
+        "NUMBER",
+        "most reported events per second, 0 for no limit",
+        values.parse_rate,
+    ),
+    Setting(
+        "storage.path",
+        "",
+        "DIR",
+        "folder in which reported events and their counts outlive a restart; only in memory unless given",
+        values.parse_path,
+    ),
+    Setting(
+        "storage.window",
+        "72h",
+        "DURATION",
+        "how long the ids of reported events are remembered",
+        values.parse_window,
+    ),
+    Setting(
+        "storage.max-ids",
+        "5000000",
+        "NUMBER",
+        "most ids remembered in the storage, whatever the window",
+        values.parse_max_ids,
+    ),
     Setting(
         "log.level",
         "info",

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from exporter.config.model import SETTINGS, Config, TapConfig
+from exporter.config.model import SETTINGS, Config, Setting, TapConfig
 from exporter.config.values import show_duration
 
 
@@ -27,14 +27,17 @@ def diff_for_reload(old: Config, new: Config) -> ReloadPlan:
     gone = {name: target for name, target in old.targets.items() if name not in new.targets}
     targets = MappingProxyType({**new.targets, **gone})
     config = msgspec.structs.replace(old, targets=targets, **reloadable)
-    return ReloadPlan(config, (*_kept_settings(old, new), *_kept_taps(old, new), *_kept_targets(old, new)))
+    return ReloadPlan(
+        config, (*_kept_settings(old, new), *_kept_taps(old, new), *_kept_probes(old, new), *_kept_targets(old, new))
+    )
 
 
 def _kept_settings(old: Config, new: Config) -> Iterator[str]:
     for setting in SETTINGS:
         before, after = getattr(old, setting.attribute), getattr(new, setting.attribute)
         if before != after and not setting.reloadable:
-            yield f"{setting.name} stays {_shown(before)} until a restart; it is now configured as {_shown(after)}"
+            was, now = _shown(before, setting), _shown(after, setting)
+            yield f"{setting.name} stays {was} until a restart; it is now configured as {now}"
 
 
 def _kept_taps(old: Config, new: Config) -> Iterator[str]:
@@ -51,6 +54,19 @@ def _kept_taps(old: Config, new: Config) -> Iterator[str]:
             yield f"tap {listen} is new; it starts at the next restart"
 
 
+def _kept_probes(old: Config, new: Config) -> Iterator[str]:
+    before = {probe.target: probe for probe in old.probe}
+    after = {probe.target: probe for probe in new.probe}
+    for target, probe in before.items():
+        if target not in after:
+            yield f"probe {target} keeps running until a restart; it is no longer configured"
+        elif after[target] != probe:
+            yield f"probe {target} keeps its settings until a restart; it is now configured with others"
+    for target in after:
+        if target not in before:
+            yield f"probe {target} is new; it starts at the next restart"
+
+
 def _kept_targets(old: Config, new: Config) -> Iterator[str]:
     for name in old.targets:
         if name not in new.targets:
@@ -62,13 +78,13 @@ def _relay(tap: TapConfig) -> str:
     return f"{tap.upstream} (target {tap.target}{sources})"
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, setting: Setting) -> str:
     match value:
         case bool():
             return str(value).lower()
         case float():
             return show_duration(value)
-        case None:  # limits.connections, the one setting that can be derived
-            return "auto"
+        case None:
+            return setting.default or "unset"
         case _:
             return str(value)

@@ -1,14 +1,19 @@
 """Settings that are allowed and risky: for check-config and for the log."""
 
+import stat
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 from exporter.config.model import Config
 from exporter.config.overlap import dials_loopback, is_loopback
 
+_SECRET_HEADERS: Final = ("authorization", "cookie", "proxy-authorization", "x-api-key")
+
 
 def warnings(config: Config) -> tuple[str, ...]:
     """One sentence for each risk."""
-    return (*_trusted_loopback(config), *_open_lifecycle(config))
+    return (*_trusted_loopback(config), *_open_lifecycle(config), *_careless_probes(config))
 
 
 def _trusted_loopback(config: Config) -> Iterator[str]:
@@ -27,3 +32,25 @@ def _open_lifecycle(config: Config) -> Iterator[str]:
             f"web.enable-lifecycle is on and {config.web_listen_address} is reachable from other machines: whoever "
             "reaches it can reload the configuration"
         )
+
+
+def _careless_probes(config: Config) -> Iterator[str]:
+    for probe in config.probe:
+        if probe.tls.insecure_skip_verify:
+            yield (
+                f"probe {probe.target} does not check the service's certificate: it would not notice one that has "
+                "expired, and gives what it sends to whoever answers"
+            )
+        secrets = [name for name, text in probe.headers if text.file is None and name.lower() in _SECRET_HEADERS]
+        if secrets and _others_read(config.config_file):
+            yield (
+                f"probe {probe.target} has {', '.join(secrets)} in a configuration file that others can read; "
+                "headers can be read from a file of their own: {file: PATH}"
+            )
+
+
+def _others_read(path: Path | None) -> bool:
+    try:
+        return path is not None and bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -21,7 +22,10 @@ _MAX_UNIX_PATH: Final = 107  # sun_path holds 108 bytes, the last of them NUL: u
 _MAX_PAYLOAD: Final = (1 << 63) - 1  # RFC 6455 section 5.2
 _SIZE_UNITS: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _MAX_DURATION: Final = 24 * 3600.0
+_MAX_WINDOW: Final = 30 * 24 * 3600.0
 _MAX_CONNECTIONS: Final = 1_000_000
+_MAX_RATE: Final = 1_000_000
+_MAX_IDS: Final = 100_000_000
 _SHOWN: Final = 80
 
 
@@ -65,6 +69,11 @@ def quoted(value: object) -> str:
 def parse_listen(value: object) -> Address:
     """`host:port`, `:port` or `[::1]:port`, with a port from 0 to 65535."""
     return _address(value, "host:port")
+
+
+def parse_optional_listen(value: object) -> Address | None:
+    """As `parse_listen`, or None for an empty text."""
+    return None if value == "" else parse_listen(value)
 
 
 def parse_upstream(value: object) -> Address | UnixPath:
@@ -130,15 +139,27 @@ def parse_size(value: object) -> int:
 
 def parse_duration(value: object) -> float:
     """Seconds: `25s`, `2m`, `500ms`, `1m30s` or `0`, up to 24 hours."""
+    total = _duration(value)
+    if total > _MAX_DURATION:
+        raise ValueError(f"{quoted(value)} is longer than 24h")
+    return total
+
+
+def parse_window(value: object) -> float:
+    """Seconds: a duration from one minute to 30 days."""
+    total = _duration(value)
+    if not 60 <= total <= _MAX_WINDOW:
+        raise ValueError(f"{quoted(value)} is not between 1m and 720h")
+    return total
+
+
+def _duration(value: object) -> float:
     text = _text_or_number(value)
     parts = re.fullmatch(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?(?:([0-9]+)ms)?|0", text[:40])
     if parts is None or not text:
         raise ValueError(f"{quoted(value)} is not a duration like 25s, 2m or 500ms")
     hours, minutes, seconds, milliseconds = (int(part or 0) for part in parts.groups())
-    total = hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
-    if total > _MAX_DURATION:
-        raise ValueError(f"{quoted(value)} is longer than 24h")
-    return total
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
 def show_duration(seconds: float) -> str:
@@ -162,6 +183,30 @@ def parse_connections(value: object) -> int | None:
     if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= _MAX_CONNECTIONS:
         raise ValueError(f"{quoted(value)} is neither auto nor a number between 1 and {_MAX_CONNECTIONS}")
     return int(text)
+
+
+def parse_rate(value: object) -> int:
+    """Events per second: a number from 1 to a million, or 0 for no limit."""
+    return _number(value, 0, _MAX_RATE)
+
+
+def parse_max_ids(value: object) -> int:
+    """A number from a thousand to a hundred million."""
+    return _number(value, 1000, _MAX_IDS)
+
+
+def _number(value: object, least: int, most: int) -> int:
+    text = _text_or_number(value)
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise ValueError(f"{quoted(value)} is not a number between {least} and {most}")
+    return int(text)
+
+
+def parse_path(value: object) -> Path | None:
+    """A file or folder, or None for an empty text."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{quoted(value)} is not a path")
+    return Path(value) if value else None
 
 
 def parse_source_address(value: object) -> str:

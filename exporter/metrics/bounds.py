@@ -47,6 +47,10 @@ VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (catalogue.FRAME_ANOMALIES.name, "kind"): events.ANOMALY_KINDS,
     (catalogue.UNPARSED_STREAMS.name, "reason"): events.UNPARSED_REASONS,
     (catalogue.LABEL_OVERFLOW.name, "label"): OVERFLOWING,
+    (catalogue.OVERSIZE.name, "evidence"): ("close_1009",),
+    (catalogue.PROBE_FAILURES.name, "reason"): events.PROBE_FAILURES,
+    (catalogue.WEBHOOK_EVENTS.name, "result"): ("accepted", "duplicate", "rejected"),
+    (catalogue.WEBHOOK_EVENTS.name, "reason"): ("none", *events.REJECTIONS),
 }
 """The values of each label, listed codes aside, by (family, label); the family is "" where all agree.
 
@@ -74,13 +78,13 @@ def most_series(metric: Metric) -> int:
     return sets * (len(metric.bounds) + 3 if metric.type == "histogram" else 1)
 
 
-def most_series_of(vocabularies: Iterable[Vocabulary], error_tokens: int) -> int:
-    """The most series of all families of the catalogue together, for one source with targets of these vocabularies."""
+def most_series_of(vocabularies: Iterable[Vocabulary], error_tokens: int, sources: int = 1) -> int:
+    """The most series of all families of the catalogue together, for so many sources with these targets each."""
     own = [metric for metric in catalogue.METRICS if metric.labels[:2] != catalogue.ORIGIN_LABELS]
     shared = [metric for metric in catalogue.METRICS if metric not in own]
     unlisted = len(_UNLISTED.labels())
     total = sum(error_tokens if metric is catalogue.HTTP_ERRORS else most_series(metric) for metric in own)
     for vocabulary in vocabularies:
         listed = len(vocabulary.labels()) - unlisted
-        total += sum(map(most_series, shared)) + listed * len(events.INITIATORS)
+        total += sources * (sum(map(most_series, shared)) + listed * len(events.INITIATORS))
     return total

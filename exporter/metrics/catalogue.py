@@ -97,12 +97,48 @@ MESSAGE_SIZE_LIMIT: Final = _connection(
     "direction",
     "origin",
 )
+OVERSIZE: Final = _connection(
+    "websocket_oversize_message_size_bytes",
+    "histogram",
+    "Size of messages that were refused for it, by what shows it (close_1009: the close was a 1009).",
+    "direction",
+    "evidence",
+    bounds=SIZE_BOUNDS,
+)
 PING_RTT: Final = _connection(
     "websocket_ping_rtt_seconds",
     "histogram",
     "Time from a Ping to the matching Pong, by the side that answered.",
     "peer",
     bounds=PING_BOUNDS,
+)
+
+PROBE_UP: Final = _connection(
+    "websocket_probe_up",
+    "gauge",
+    "1 if the probe's last attempt got a connection that was not lost since, else 0.",
+)
+PROBE_CONNECT_DURATION: Final = _connection(
+    "websocket_probe_connect_duration_seconds",
+    "histogram",
+    "Time from the start of a probe's attempt, with DNS, TCP and TLS, to the complete 101.",
+    bounds=HANDSHAKE_BOUNDS,
+)
+PROBE_LAST_RUN: Final = _connection(
+    "websocket_probe_last_run_timestamp_seconds",
+    "gauge",
+    "Unix time at which the probe last learned something: an attempt ended, a Ping was answered, or a connection lost.",
+)
+PROBE_BACKOFF: Final = _connection(
+    "websocket_probe_backoff_seconds",
+    "gauge",
+    "The probe's delay before its attempt that comes next or is under way; 0 while it is connected.",
+)
+PROBE_FAILURES: Final = _connection(
+    "websocket_probe_failures_total",
+    "counter",
+    "Attempts of the probe that failed, and connections that it lost, by reason.",
+    "reason",
 )
 
 BUILD_INFO: Final = Metric("websocket_exporter_build_info", "gauge", "The exporter's version; always 1.", ("version",))
@@ -135,6 +171,28 @@ TAP_BUFFERED: Final = Metric(
 )
 TAP_CONNECTION_LIMIT: Final = Metric(
     "websocket_exporter_tap_connection_limit", "gauge", "Connections that all taps together relay at most."
+)
+WEBHOOK_EVENTS: Final = Metric(
+    "websocket_exporter_webhook_events_total",
+    "counter",
+    "Events that services reported, by what became of them (accepted, duplicate, rejected) and why they were rejected.",
+    ("result", "reason"),
+)
+WEBHOOK_IDS: Final = Metric(
+    "websocket_exporter_webhook_ids", "gauge", "Ids of reported events that are remembered, to know them again."
+)
+WEBHOOK_IDS_LIMIT: Final = Metric(
+    "websocket_exporter_webhook_ids_limit", "gauge", "Ids that are remembered at most; then the oldest are forgotten."
+)
+WEBHOOK_IDS_SINCE: Final = Metric(
+    "websocket_exporter_webhook_ids_since_timestamp_seconds",
+    "gauge",
+    "Unix time since which every id is remembered; older events are refused as too_old.",
+)
+STORAGE_ERRORS: Final = Metric(
+    "websocket_exporter_storage_errors_total",
+    "counter",
+    "Commits to the storage that failed; their events were refused, to be sent again.",
 )
 LOG_LINES_DROPPED: Final = Metric(
     "websocket_exporter_log_lines_dropped_total",

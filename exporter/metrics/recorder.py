@@ -1,6 +1,7 @@
 """The Sink that counts, and the one writer of every metric. It never touches a socket."""
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from prometheus_client.core import Metric as Family
@@ -11,15 +12,22 @@ from exporter.closecodes import FOLDED, REGISTRY, Vocabulary
 from exporter.events import (
     ANOMALY_KINDS,
     DIRECTIONS,
+    PROBE_FAILURES,
+    REJECTIONS,
     SIDES,
     UNPARSED_REASONS,
     AnomalySeen,
     Closed,
+    Count,
     Direction,
     Event,
     HandshakeEnded,
     Origin,
     PingAnswered,
+    ProbeFailed,
+    ProbeUp,
+    ProbeWaits,
+    Reported,
     StreamUnparsed,
 )
 from exporter.metrics import catalogue
@@ -29,6 +37,9 @@ from exporter.wire.sizes import DirectionSizes, MessageSizes
 from exporter.wire.websocket import Watch
 
 _TRANSPORT_KINDS: Final = ("fin", "reset")
+
+PROBE_CODES: Final = ("1000", "1002", "1006", "1007", "1009")
+"""The closes that a probe may bring about itself: its planned end, forbidden frames, silence, bad UTF-8, oversize."""
 
 
 class MessageSizeSeries:
@@ -68,7 +79,8 @@ class Recorder(Collector):
     """Counts events into the catalogue's families, and gives them to prometheus_client as a custom Collector.
 
     `now` is the wall clock, in Unix seconds. `error_tokens` are those of the exporter's own listeners.
-    `buffered_bytes` and `dropped_lines` are asked at each scrape.
+    `buffered_bytes`, `dropped_lines` and `known_ids` (how many ids of reports are remembered, and since what Unix time
+    all are; None without a webhook) are asked at each scrape.
     """
 
     def __init__(self, now: Callable[[], float], error_tokens: Iterable[str] = ()) -> None:
@@ -84,7 +96,13 @@ class Recorder(Collector):
         self._created = self._values(catalogue.TARGET_CREATED)
         self._message_sizes = self._families[catalogue.MESSAGE_SIZE.name] = MessageSizeSeries()
         self._message_size_limit = self._values(catalogue.MESSAGE_SIZE_LIMIT)
+        self._oversize = self._histogram(catalogue.OVERSIZE)
         self._ping_rtt = self._histogram(catalogue.PING_RTT)
+        self._probe_up = self._values(catalogue.PROBE_UP)
+        self._probe_connect_duration = self._histogram(catalogue.PROBE_CONNECT_DURATION)
+        self._probe_last_run = self._values(catalogue.PROBE_LAST_RUN)
+        self._probe_backoff = self._values(catalogue.PROBE_BACKOFF)
+        self._probe_failures = self._values(catalogue.PROBE_FAILURES)
         self._build_info = self._values(catalogue.BUILD_INFO)
         self._unparsed = self._values(catalogue.UNPARSED_STREAMS)
         self._anomalies = self._values(catalogue.FRAME_ANOMALIES)
@@ -92,18 +110,31 @@ class Recorder(Collector):
         self._http_errors = self._values(catalogue.HTTP_ERRORS)
         self._buffered = self._values(catalogue.TAP_BUFFERED)
         self._connection_limit = self._values(catalogue.TAP_CONNECTION_LIMIT)
+        self._webhook_events = self._values(catalogue.WEBHOOK_EVENTS)
+        self._webhook_ids = self._values(catalogue.WEBHOOK_IDS)
+        self._webhook_ids_limit = self._values(catalogue.WEBHOOK_IDS_LIMIT)
+        self._webhook_ids_since = self._values(catalogue.WEBHOOK_IDS_SINCE)
+        self._storage_errors = self._values(catalogue.STORAGE_ERRORS)
         self._log_lines_dropped = self._values(catalogue.LOG_LINES_DROPPED)
         self._loop_lag = self._histogram(catalogue.LOOP_LAG)
         self._reload_successful = self._values(catalogue.RELOAD_SUCCESSFUL)
         self._reload_time = self._values(catalogue.RELOAD_SUCCESS_TIME)
         self.buffered_bytes: Callable[[], int] = lambda: 0
         self.dropped_lines: Callable[[], int] = lambda: 0
+        self.known_ids: Callable[[], tuple[int, float] | None] = lambda: None
+        self._vocabularies: dict[str, Vocabulary] = {}
+        self._adders: dict[Count, Callable[[float], None]] = {}
+        self._balance: dict[str, float] = {}  # opens less closes since then, as reported, by target
         self._handlers: dict[type, Callable[[Any], None]] = {
             HandshakeEnded: self._handshake_ended,
             Closed: self._closed,
             PingAnswered: self._ping_answered,
             AnomalySeen: self._anomaly_seen,
             StreamUnparsed: self._stream_unparsed,
+            ProbeWaits: self._probe_waits,
+            ProbeUp: self._probe_is_up,
+            ProbeFailed: self._probe_failed,
+            Reported: self._reported,
         }
         self._born(error_tokens)
 
@@ -131,6 +162,63 @@ class Recorder(Collector):
             self._created.set(self._now(), *labels)
         client_to_server, server_to_client = (self._message_sizes.born(origin, direction) for direction in DIRECTIONS)
         return Watch(origin, vocabulary, client_to_server, server_to_client)
+
+    def watch_reports(self, target: str, vocabulary: Vocabulary, created: float | None = None) -> None:
+        """Let every series of what is reported of `target` exist at 0.
+
+        `created` is the Unix time at which its counts began; now, unless they are older than this process.
+        Opens and what is active appear with the first open: most services report closes alone.
+        """
+        labels = ("webhook", target)
+        self._vocabularies[target] = vocabulary
+        self._adders.clear()  # a code may belong to another class now
+        for code in vocabulary.labels():
+            for initiator in (*SIDES, "unknown"):
+                self._closes.born(*labels, code, vocabulary.close_class(code), initiator)
+        self._connection_duration.born(*labels)
+        for direction in DIRECTIONS:
+            self._oversize.born(*labels, direction, "close_1009")
+        if labels not in self._created.values:
+            self._created.set(self._now() if created is None else created, *labels)
+
+    def watch_probe(self, target: str, vocabulary: Vocabulary) -> None:
+        """Let every series of the probe of `target` exist at 0; its last run is now, as it has just been started."""
+        labels = ("probe", target)
+        own = (("exporter", code) for code in PROBE_CODES)
+        for initiator, code in (*(("server", code) for code in vocabulary.labels()), *own):
+            self._closes.born(*labels, sys.intern(code), vocabulary.close_class(code), initiator)
+        for outcome, statuses in STATUSES.items():
+            if outcome != "refused_by_exporter":
+                for status in statuses:
+                    self._handshakes.born(*labels, outcome, status)
+        for reason in PROBE_FAILURES:
+            self._probe_failures.born(*labels, reason)
+        for gauge in (self._active, self._probe_up, self._probe_backoff):
+            gauge.born(*labels)
+        for histogram in (self._handshake_duration, self._connection_duration, self._probe_connect_duration):
+            histogram.born(*labels)
+        self._ping_rtt.born(*labels, "server")
+        for moment in (self._created, self._probe_last_run):
+            if labels not in moment.values:
+                moment.set(self._now(), *labels)
+
+    def webhook_born(self, ids_limit: int) -> None:
+        """Let what is counted of the webhook itself exist at 0; `ids_limit` is how many ids are remembered at most."""
+        self._webhook_ids_limit.set(ids_limit)
+        for result in ("accepted", "duplicate"):
+            self._webhook_events.born(result, "none")
+        for reason in REJECTIONS:
+            self._webhook_events.born("rejected", reason)
+        self._storage_errors.born()
+
+    def storage_failed(self) -> None:
+        """Count a commit that failed."""
+        self._storage_errors.add()
+
+    def restore(self, counts: Mapping[Count, float]) -> None:
+        """Add counts of targets that are watched, from before this process or just reported."""
+        for count, number in counts.items():
+            self._add(count, number)
 
     def message_size_limit(self, origin: Origin, direction: Direction, limit: int | None) -> None:
         """Note the service's configured maximum message size in bytes; None where there is none (any more)."""
@@ -161,6 +249,10 @@ class Recorder(Collector):
     def collect(self) -> Iterator[Family]:
         """The families of this very moment. Each is built when it is asked for, so that rendering can pause."""
         self._buffered.set(self.buffered_bytes())
+        known = self.known_ids()
+        if known is not None:
+            self._webhook_ids.set(known[0])
+            self._webhook_ids_since.set(known[1])
         self._log_lines_dropped.set(self.dropped_lines())
         moment = [series.copy() for series in self._families.values()]
         return (series.family() for series in moment)
@@ -212,9 +304,76 @@ class Recorder(Collector):
 
     def _ping_answered(self, event: PingAnswered) -> None:
         self._ping_rtt.observe(event.rtt, event.origin.source, event.origin.target, event.peer)
+        if event.origin.source == "probe":
+            self._probe_ran(event.origin)
 
     def _anomaly_seen(self, event: AnomalySeen) -> None:
         self._anomalies.add(event.kind)
 
     def _stream_unparsed(self, event: StreamUnparsed) -> None:
         self._unparsed.add(event.reason)
+
+    def _probe_waits(self, event: ProbeWaits) -> None:
+        self._probe_backoff.set(event.delay, event.origin.source, event.origin.target)
+
+    def _probe_is_up(self, event: ProbeUp) -> None:
+        labels = (event.origin.source, event.origin.target)
+        self._probe_up.set(1.0, *labels)
+        self._probe_backoff.set(0.0, *labels)
+        self._probe_connect_duration.observe(event.connect_duration, *labels)
+        self._probe_ran(event.origin)
+
+    def _probe_failed(self, event: ProbeFailed) -> None:
+        labels = (event.origin.source, event.origin.target)
+        self._probe_up.set(0.0, *labels)
+        self._probe_failures.add(*labels, event.reason)
+        self._probe_ran(event.origin)
+
+    def _probe_ran(self, origin: Origin) -> None:
+        self._probe_last_run.set(self._now(), origin.source, origin.target)
+
+    def _reported(self, event: Reported) -> None:
+        for count, number in event.counts.items():
+            self._add(count, number)
+            if count.what == "closes" and count.key.partition(" ")[0] in FOLDED:
+                self._overflow.add("code", by=number)
+        if event.accepted:
+            self._webhook_events.add("accepted", "none", by=event.accepted)
+        if event.duplicate:
+            self._webhook_events.add("duplicate", "none", by=event.duplicate)
+        for reason, number in event.rejected.items():
+            self._webhook_events.add("rejected", reason, by=number)
+
+    def _add(self, count: Count, number: float) -> None:
+        add = self._adders.get(count)
+        if add is None:
+            add = self._adders[count] = self._adder(count)
+        add(number)
+
+    def _adder(self, count: Count) -> Callable[[float], None]:
+        """What adds to the series that this is a count of: found once, because single events are many."""
+        labels = ("webhook", count.target)
+        first, _, second = count.key.partition(" ")
+        match count.what:
+            case "closes":
+                close_class = self._vocabularies[count.target].close_class(first)
+                return self._closes.adder(*labels, first, close_class, second)
+            case "opens":
+                accepted = self._handshakes.adder(*labels, "accepted", "101")
+
+                def opened(number: float) -> None:
+                    accepted(number)
+                    self._balance_by(count.target, number)
+
+                return opened
+            case "closes_since_open":
+                return lambda number: self._balance_by(count.target, -number)
+            case "duration":
+                return self._connection_duration.adder(first, *labels)
+            case "refused_size":
+                return self._oversize.adder(second, *labels, first, "close_1009")
+
+    def _balance_by(self, target: str, number: float) -> None:
+        """A service that lost opens or closes must not show fewer connections than none."""
+        balance = self._balance[target] = self._balance.get(target, 0.0) + number
+        self._active.set(max(0.0, balance), "webhook", target)

@@ -5,7 +5,7 @@ built only at a scrape, from a copy, so that a scrape is one consistent moment h
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -29,6 +29,16 @@ class Values:
     def add(self, *labels: str, by: float = 1.0) -> None:
         """Add `by` to one series."""
         self.values[labels] = self.values.get(labels, 0.0) + by
+
+    def adder(self, *labels: str) -> Callable[[float], None]:
+        """What adds to one series, for those who do so often."""
+        self.born(*labels)
+        values = self.values
+
+        def add(by: float) -> None:
+            values[labels] += by
+
+        return add
 
     def set(self, value: float, *labels: str) -> None:
         """Set one series."""
@@ -75,7 +85,7 @@ class Histogram:
 
     def __init__(self, metric: Metric) -> None:
         self.metric: Final = metric
-        self._bounds = metric.bounds
+        self._bounds: Final = metric.bounds
         self.series: dict[LabelValues, Distribution] = {}
 
     def observe(self, value: float, *labels: str) -> None:
@@ -83,6 +93,25 @@ class Histogram:
         series = self.series.get(labels) or self.born(*labels)
         series.counts[bisect_left(self._bounds, value)] += 1
         series.total += value
+
+    def adder(self, key: str, *labels: str) -> Callable[[float], None]:
+        """What counts many values of one bucket at once, named by its upper bound, or adds to their `sum`.
+
+        A bound that is none of ours stands for the next one.
+        """
+        series = self.series.get(labels) or self.born(*labels)
+        if key == "sum":
+
+            def add_to_sum(amount: float) -> None:
+                series.total += amount
+
+            return add_to_sum
+        index = bisect_left(self._bounds, float(key))
+
+        def add(number: float) -> None:
+            series.counts[index] += int(number)
+
+        return add
 
     def born(self, *labels: str) -> Distribution:
         """Let a series exist at 0."""

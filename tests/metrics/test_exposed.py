@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 from itertools import product
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,7 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 
 from exporter.closecodes import Vocabulary
-from exporter.config import Limits, Target
+from exporter.config import Address, Limits, Target
+from exporter.config.probes import parse_probe_flag
 from exporter.events import ANOMALY_KINDS, INITIATORS, SIDES, Origin
 from exporter.metrics.catalogue import METRICS, Metric
 from exporter.metrics.recorder import Recorder
@@ -21,7 +22,7 @@ from tests.support.loops import conversation
 from tests.support.peers import connected
 from tests.support.scraping import Page, fetch
 from tests.support.services import service
-from tests.support.watching import Watched, watching
+from tests.support.watching import LOOPBACK, Watched, watching
 from tests.wire.support import CLOSE, KEY, accepts, asks, frame, head
 
 HOSTILE: Final = 10_000
@@ -35,11 +36,21 @@ SPELLED: Final = {
         "128.0 1024.0 2048.0 4096.0 8192.0 16384.0 32768.0 65536.0 131072.0 262144.0 524288.0 1.048576e+06 "
         "2.097152e+06 4.194304e+06 8.388608e+06 1.6777216e+07 6.7108864e+07 +Inf"
     ),
+    "websocket_oversize_message_size_bytes": (
+        "128.0 1024.0 2048.0 4096.0 8192.0 16384.0 32768.0 65536.0 131072.0 262144.0 524288.0 1.048576e+06 "
+        "2.097152e+06 4.194304e+06 8.388608e+06 1.6777216e+07 6.7108864e+07 +Inf"
+    ),
     "websocket_handshake_duration_seconds": ("0.001 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 30.0 +Inf"),
+    "websocket_probe_connect_duration_seconds": ("0.001 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 30.0 +Inf"),
     "websocket_connection_duration_seconds": ("0.1 1.0 5.0 15.0 60.0 300.0 900.0 3600.0 14400.0 43200.0 86400.0 +Inf"),
     "websocket_ping_rtt_seconds": "0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf",
     "websocket_exporter_event_loop_lag_seconds": "0.0005 0.001 0.002 0.005 0.01 0.025 0.05 0.1 0.5 1.0 5.0 +Inf",
 }
+
+
+def everything(upstream: Address) -> dict[str, Any]:
+    """Settings for each source that there is, beside the tap."""
+    return {"webhook_listen_address": LOOPBACK, "probe": (parse_probe_flag(f"chat=ws://{upstream}/"),)}
 
 
 async def some_traffic(watched: Watched) -> None:
@@ -64,7 +75,7 @@ def exposed_name(metric: Metric) -> str:
 @conversation
 async def test_the_catalogue_is_what_is_exposed() -> None:
     """Each family is there with its type, help, labels and bounds, in the catalogue's order, and no other of ours."""
-    async with service() as (_, upstream), watching(upstream, LIMITED) as watched:
+    async with service() as (_, upstream), watching(upstream, LIMITED, **everything(upstream)) as watched:
         await some_traffic(watched)
         page = await watched.scrape()
         ours = [name for name in page.families if name.startswith("websocket_")]
@@ -85,7 +96,7 @@ async def test_the_catalogue_is_what_is_exposed() -> None:
 @conversation
 async def test_no_created_series() -> None:
     """Neither format has `_created` series; OpenMetrics is parsed whole by a parser of its own."""
-    async with service() as (_, upstream), watching(upstream, LIMITED) as watched:
+    async with service() as (_, upstream), watching(upstream, LIMITED, **everything(upstream)) as watched:
         await some_traffic(watched)
         accept = "Accept: application/openmetrics-text; version=1.0.0"
         status, openmetrics = await fetch(watched.app.web_address, "/metrics", "GET", accept)

@@ -1,0 +1,175 @@
+"""Takes decoded requests: refuses what cannot be counted, has the rest entered once, and gives the sums to the sink."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from exporter.closecodes import Vocabulary
+from exporter.events import Count, Rejection, Reported, Sink
+from exporter.reports import Report
+from exporter.reports.tally import Tally
+from exporter.sources.webhook.books import Batch, Book
+from exporter.storage import Committed
+
+LONG: Final = 100
+"""Events from which on a request is worked off in steps, so that the relay gets its turn in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request. `items` has the index of each event not accepted, and why; None for a duplicate."""
+
+    accepted: int
+    items: Sequence[tuple[int, Rejection | None]]
+
+    @property
+    def duplicate(self) -> int:
+        """Events that were counted before."""
+        return sum(reason is None for _, reason in self.items)
+
+    @property
+    def rejected(self) -> int:
+        """Events that cannot be counted."""
+        return len(self.items) - self.duplicate
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is asked of events. `targets` are those that they may name, with the labels of their codes.
+
+    `otherwise` is the target of events that name none; None where that would be a guess. `strict` refuses events that
+    name a target which is none of these; else they are `otherwise`'s.
+    """
+
+    targets: Mapping[str, Vocabulary]
+    otherwise: str | None
+    strict: bool = True
+    require_ids: bool = False
+
+
+class Webhook:
+    """Takes decoded requests, under `rules`, which may be replaced at any time."""
+
+    def __init__(self, rules: Rules, book: Book, sink: Sink) -> None:
+        self._rules = rules
+        self._tally = Tally(rules.targets)
+        self._book = book
+        self._sink = sink
+        self._opened: set[str] = set()
+
+    @property
+    def rules(self) -> Rules:
+        """What is asked of events from now on."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._rules = rules
+        self._tally = Tally(rules.targets)
+
+    def restored(self, counts: Mapping[Count, float]) -> None:
+        """Learn of counts from before this process."""
+        self._note_opens(counts)
+
+    async def take(self, items: Sequence[Report | Rejection], target: str | None = None) -> Outcome:
+        """Count the events of one request; those that name no target are `target`'s. Raises StorageError.
+
+        Then none of them is counted, and the request may be sent again.
+        """
+        batch, refused, places = self._sorted(items, target)
+        if len(items) > LONG:
+            await asyncio.sleep(0)
+        committed = await self._book.enter(batch) if batch.reports else Committed(frozenset(), {})
+        return self._counted(batch, refused, places, committed)
+
+    def take_at_once(self, items: Sequence[Report | Rejection]) -> Outcome | None:
+        """As `take`, without waiting; None where that cannot be, and then nothing is counted."""
+        batch, refused, places = self._sorted(items, None)
+        committed = self._book.enter_at_once(batch)
+        return None if committed is None else self._counted(batch, refused, places, committed)
+
+    def _sorted(
+        self, items: Sequence[Report | Rejection], target: str | None
+    ) -> tuple[Batch, list[tuple[int, Rejection]], list[int]]:
+        rules, tally, opened = self._rules, self._tally, self._opened
+        if target is not None and (rules.strict or target in rules.targets):
+            rules = replace(rules, otherwise=target)
+        batch = Batch(lambda reports: tally(reports, rules.otherwise or "", opened))
+        refused: list[tuple[int, Rejection]] = []
+        places = _sort(items, rules, self._book.since, batch, refused)
+        return batch, refused, places
+
+    def _counted(
+        self,
+        batch: Batch,
+        refused: list[tuple[int, Rejection]],
+        places: list[int],
+        committed: Committed,
+    ) -> Outcome:
+        duplicates = committed.duplicates
+        accepted = len(batch.reports) - len(duplicates)
+        if not (refused or duplicates):
+            self._sink.emit(Reported(committed.counts, accepted))
+            self._note_opens(committed.counts)
+            return Outcome(accepted, [])
+        rejected = Counter(reason for _, reason in refused)
+        self._sink.emit(Reported(committed.counts, accepted, len(duplicates), rejected))
+        self._note_opens(committed.counts)
+        known = [(places[batch.keyed[position]], None) for position in duplicates]
+        return Outcome(accepted, sorted([*refused, *known], key=lambda item: item[0]))
+
+    def _note_opens(self, counts: Mapping[Count, float]) -> None:
+        for count in counts:
+            if count.what == "opens":
+                self._opened.add(count.target)
+
+
+def _sort(
+    items: Sequence[Report | Rejection],
+    rules: Rules,
+    since: float,
+    batch: Batch,
+    refused: list[tuple[int, Rejection]],
+) -> list[int]:
+    """Put acceptable events into `batch`, others into `refused`. Returns where in `items` those of the batch are.
+
+    Runs once for each event: no calls but the unavoidable.
+    """
+    targets, otherwise = rules.targets, rules.otherwise
+    lenient = not rules.strict and otherwise in targets
+    reports, ids, keyed, places = batch.reports, batch.ids, batch.keyed, []
+    since_ms = since * 1000
+    since_moment: datetime | None = None
+    for index, item in enumerate(items):
+        if isinstance(item, str):
+            refused.append((index, item))
+            continue
+        target = item.target or otherwise
+        known = target in targets
+        if not known and not lenient:
+            refused.append((index, "unknown_target"))
+            continue
+        time = item.time
+        if time is not None:
+            if isinstance(time, int):
+                old = time < since_ms
+            else:
+                since_moment = since_moment or datetime.fromtimestamp(max(since, 0.0), UTC)
+                old = time < since_moment
+            if old:
+                refused.append((index, "too_old"))
+                continue
+        identity = item.id
+        if identity is not None:
+            # Neither a known target nor an id can hold a newline: no two identities are spelled alike.
+            ids.append(f"{target}\n{identity}\n{item.source}" if known else f"\n{identity}\n{(item.source, target)!r}")
+            keyed.append(len(reports))
+        elif rules.require_ids:
+            refused.append((index, "missing_id"))
+            continue
+        reports.append(item)
+        places.append(index)
+    return places

@@ -1,0 +1,278 @@
+"""The webhook's source: which reported events count, and that each counts once."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.closecodes import Vocabulary
+from exporter.events import Count, Event, Rejection, Reported
+from exporter.reports import Report
+from exporter.sources.webhook import MemoryBook, Outcome, Rules, StorageBook, Webhook
+from exporter.sources.webhook.books import Batch
+from exporter.storage import CommitFailed, Committed, Storage
+from tests.support.loops import conversation
+
+NOW: Final = 1_700_000_000.0
+HOUR: Final = 3600.0
+PLAIN: Final = Vocabulary(frozenset(), frozenset())
+ONE: Final = Rules({"chat": PLAIN}, "chat")
+TWO: Final = Rules({"chat": PLAIN, "feed": PLAIN}, None)
+
+
+class Heard:
+    """What a sink was given, added up."""
+
+    def __init__(self) -> None:
+        self.events: list[Reported] = []
+
+    def emit(self, event: Event) -> None:
+        assert isinstance(event, Reported)
+        self.events.append(event)
+
+    def closes(self, target: str = "chat") -> float:
+        return sum(
+            number
+            for event in self.events
+            for count, number in event.counts.items()
+            if (count.target, count.what) == (target, "closes")
+        )
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def close(code: int = 1000, **fields: Any) -> Report:
+    return Report(code=code, **fields)
+
+
+async def take(webhook: Webhook, *items: Report | Rejection, target: str | None = None) -> Outcome:
+    return await webhook.take(items, target)
+
+
+def in_memory(rules: Rules = ONE, limit: int = 1000) -> tuple[Webhook, Heard, Clock]:
+    heard, clock = Heard(), Clock()
+    return Webhook(rules, MemoryBook(HOUR, clock, limit), heard), heard, clock
+
+
+class TestRules:
+    @conversation
+    async def test_what_is_counted(self) -> None:
+        """Every event is accepted, a duplicate or rejected, and those not accepted are named by their index."""
+        webhook, heard, _ = in_memory()
+        outcome = await take(webhook, close(id="a"), "invalid_code", close(id="a"), close(target="nobody"), close())
+        assert outcome == Outcome(2, [(1, "invalid_code"), (2, None), (3, "unknown_target")])
+        assert (outcome.duplicate, outcome.rejected) == (1, 2)
+        (event,) = heard.events
+        assert event == Reported(
+            {Count("chat", "closes", "1000 unknown"): 2}, 2, 1, {"invalid_code": 1, "unknown_target": 1}
+        )
+
+    @conversation
+    async def test_nothing(self) -> None:
+        """A request without events is answered without a commit."""
+        webhook, heard, _ = in_memory()
+        assert await take(webhook) == Outcome(0, [])
+        assert heard.events == [Reported({})]
+
+    @conversation
+    async def test_targets(self) -> None:
+        """Where a name would be a guess it has to be given, by the event or for the request."""
+        webhook, heard, _ = in_memory(TWO)
+        assert (await take(webhook, close())).items == [(0, "unknown_target")]
+        assert (await take(webhook, close(), close(target="chat"), target="feed")).accepted == 2
+        assert (await take(webhook, close(), target="nobody")).items == [(0, "unknown_target")]
+        assert (heard.closes("chat"), heard.closes("feed")) == (1, 1)
+
+    @conversation
+    async def test_targets_that_are_not_listed(self) -> None:
+        """Without listed targets every event counts, under the one there is; ids stay apart by the name given."""
+        webhook, heard, _ = in_memory(Rules({"default": PLAIN}, "default", strict=False))
+        events = [close(id="1", target=name) for name in (None, "default", "a", "b", "a")]
+        assert await take(webhook, *events) == Outcome(3, [(1, None), (4, None)])
+        assert (await take(webhook, close(), target="elsewhere")).accepted == 1
+        assert heard.closes("default") == 4
+
+    @conversation
+    async def test_required_ids(self) -> None:
+        """Where ids are required, an event without one is not counted."""
+        webhook, _, _ = in_memory(Rules({"chat": PLAIN}, "chat", require_ids=True))
+        assert await take(webhook, close(), close(id="1")) == Outcome(1, [(0, "missing_id")])
+
+    @pytest.mark.parametrize("identity", [{}, {"id": "1"}], ids=["without id", "with id"])
+    @conversation
+    async def test_old_events(self, identity: Mapping[str, str]) -> None:
+        """An event older than ids are remembered is refused; exactly as old, of this moment, or ahead of it is not."""
+        webhook, _, _ = in_memory()
+        times = [int((NOW - HOUR) * 1000) - 1, int((NOW - HOUR) * 1000), int(NOW * 1000), int((NOW + HOUR) * 1000)]
+        results = [await take(webhook, close(time=time, source=str(time), **identity)) for time in times]
+        assert [result.items for result in results] == [[(0, "too_old")], [], [], []]
+
+    @conversation
+    async def test_identity(self) -> None:
+        """Events are the same if target, source and id are; nothing else makes them so."""
+        webhook, _, _ = in_memory(TWO)
+        same = {"target": "chat", "source": "s", "id": "1"}
+        others = [same | {"target": "feed"}, same | {"source": "t"}, same | {"source": ""}, same | {"id": "2"}]
+        assert (await take(webhook, close(**same), *(close(**other) for other in others))).accepted == 5
+        assert (await take(webhook, close(1009, reason="again", **same))).items == [(0, None)]
+
+    def test_identities_that_look_alike(self) -> None:
+        """Whatever a source or an unlisted target holds, two identities are never spelled alike."""
+
+        @given(st.lists(st.tuples(*[st.sampled_from(["", "a", "b", "\n", "a\nb", "\na", "('', 'a')"])] * 2)))
+        def check(pairs: list[tuple[str, str]]) -> None:
+            async def all_once() -> None:
+                webhook, _, _ = in_memory(Rules({"a": PLAIN}, "a", strict=False))
+                events = [close(id="1", source=source, target=target or None) for source, target in pairs]
+                different = {(source, target or "a") for source, target in pairs}
+                assert (await take(webhook, *events)).accepted == len(different)
+
+            asyncio.run(all_once())
+
+        check()
+
+
+class TestMemory:
+    @conversation
+    async def test_ids_are_forgotten_by_generations(self) -> None:
+        """When half of the ids are new, the older half is forgotten, and older events refused from then on."""
+        webhook, _, clock = in_memory(limit=4)
+        for name in ("a", "b", "c"):
+            clock.now += 1
+            assert (await take(webhook, close(id=name))).accepted == 1
+        assert (await take(webhook, close(id="a"))).duplicate == 1
+        clock.now += 1
+        await take(webhook, close(id="d"), close(id="e"))
+        turned = clock.now - 1
+        assert (await take(webhook, close(id="c"))).duplicate == 1
+        assert (await take(webhook, close(time=int((turned - 1) * 1000), id="z"))).items == [(0, "too_old")]
+
+    @conversation
+    async def test_ids_outlive_the_window(self) -> None:
+        """An id is known for the whole window, and forgotten after two."""
+        webhook, _, clock = in_memory()
+        await take(webhook, close(id="a"))
+        clock.now += HOUR
+        assert (await take(webhook, close(id="a"))).duplicate == 1
+        for _ in range(3):
+            clock.now += HOUR + 1
+            await take(webhook, close())
+        assert (await take(webhook, close(id="a"))).accepted == 1
+
+    @conversation
+    async def test_how_much_is_remembered(self) -> None:
+        """The book says how many ids it holds, never more than its limit, and since when it holds all."""
+        clock = Clock()
+        book = MemoryBook(HOUR, clock, 10)
+        webhook = Webhook(ONE, book, Heard())
+        for number in range(100):
+            await take(webhook, close(id=str(number)))
+            assert book.ids <= 10
+        assert NOW - HOUR <= book.since <= clock.now
+
+
+@contextlib.asynccontextmanager
+async def on_disk(folder: Path, storage: "Slow | None" = None) -> AsyncIterator[tuple[Webhook, Heard, StorageBook]]:
+    heard = Heard()
+    real = Storage.open(folder, window=HOUR, max_ids=10_000, now=lambda: NOW)
+    if storage is not None:
+        storage.real = real
+    book = StorageBook(storage or real, lambda: None)  # type: ignore[arg-type]
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(book.run())
+        try:
+            yield Webhook(TWO, book, heard), heard, book
+        finally:
+            running.cancel()
+            book.close()
+
+
+class Slow:
+    """A storage whose commits wait to be let through, and may fail."""
+
+    def __init__(self) -> None:
+        self.real: Storage
+        self.groups: list[int] = []
+        self.gate = threading.Event()
+        self.fault: Exception | None = None
+
+    def commit(self, entries: Sequence[Batch]) -> list[Committed]:
+        self.groups.append(len(entries))
+        assert self.gate.wait(10)
+        if self.fault is not None:
+            raise self.fault
+        return self.real.commit(entries)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class TestStorage:
+    @conversation
+    async def test_counted_once_over_restarts(self, tmp_path: Path) -> None:
+        """What was counted is known after a restart, by its id and in the totals."""
+        async with on_disk(tmp_path) as (webhook, heard, _):
+            assert (await take(webhook, close(1001, id="1", target="chat"))).accepted == 1
+            assert heard.closes() == 1
+        async with on_disk(tmp_path) as (webhook, heard, book):
+            assert (await take(webhook, close(1001, id="1", target="chat"))).items == [(0, None)]
+            assert (heard.closes(), book.ids) == (0, 1)
+        storage = Storage.open(tmp_path, window=HOUR, max_ids=10_000, now=lambda: NOW)
+        assert storage.totals() == {Count("chat", "closes", "1001 unknown"): 1}
+        storage.close()
+
+    @conversation
+    async def test_requests_that_arrive_during_a_commit_share_the_next(self, tmp_path: Path) -> None:
+        """While one commit runs, further requests wait together; each of them gets its own answer."""
+        slow = Slow()
+        async with on_disk(tmp_path, slow) as (webhook, heard, _), asyncio.TaskGroup() as tasks:
+            requests = [tasks.create_task(take(webhook, close(id="same", target="chat"))) for _ in range(5)]
+            while len(slow.groups) < 1:
+                await asyncio.sleep(0)
+            slow.gate.set()
+            outcomes = [await request for request in requests]
+            assert [outcome.accepted for outcome in outcomes].count(1) == 1
+            assert sum(outcome.duplicate for outcome in outcomes) == 4
+            assert (sum(slow.groups), heard.closes()) == (5, 1)
+            assert len(slow.groups) <= 2
+
+    @conversation
+    async def test_a_commit_that_fails(self, tmp_path: Path) -> None:
+        """Every request of a failed commit is told, nothing of it is counted, and the next one may succeed."""
+        slow = Slow()
+        slow.gate.set()
+        slow.fault = CommitFailed("no")
+        async with on_disk(tmp_path, slow) as (webhook, heard, _):
+            for _ in range(2):
+                with pytest.raises(CommitFailed):
+                    await take(webhook, close(id="1", target="chat"))
+            assert heard.closes() == 0
+            slow.fault = None
+            assert (await take(webhook, close(id="1", target="chat"))).accepted == 1
+            assert heard.closes() == 1
+
+    @conversation
+    async def test_a_request_that_is_given_up(self, tmp_path: Path) -> None:
+        """A client that leaves changes nothing for the others: what was committed counts."""
+        slow = Slow()
+        async with on_disk(tmp_path, slow) as (webhook, _, book), asyncio.TaskGroup() as tasks:
+            gone = tasks.create_task(take(webhook, close(id="1", target="chat")))
+            stays = tasks.create_task(take(webhook, close(id="2", target="chat")))
+            while not slow.groups:
+                await asyncio.sleep(0)
+            gone.cancel()
+            slow.gate.set()
+            assert (await stays).accepted == 1
+            assert book.ids == 2
