@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import crowd, machine, meter, peers, relays, scrapes
+from benchmarks import crowd, machine, meter, peers, probes, relays, scrapes, webhooks
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, TAP, WEBSOCKETS, Bench, Effort
 from benchmarks.goals import bounds
 from benchmarks.load import LoadError
@@ -37,6 +37,8 @@ SCENARIOS: Final[dict[str, Callable[[Bench], list[Table]]]] = {
     "stopped": crowd.stopped_readers,
     "scrapes": scrapes.scrapes,
     "start": relays.start,
+    "webhook": webhooks.webhook,
+    "probes": probes.probes,
 }
 
 WAITING: Final = ("latency", "scrapes", "start")

@@ -1,28 +1,32 @@
-"""What the exporter says of itself on /metrics."""
+"""What a program says of itself on /metrics."""
 
+import contextlib
 from collections.abc import Sequence
+from http.client import HTTPConnection
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from benchmarks.processes import get
-
 MESSAGES: Final = "websocket_message_size_bytes_count"
 ACTIVE: Final = "websocket_connections_active"
 BUFFERED: Final = "websocket_exporter_tap_buffered_bytes"
+WEBHOOK_EVENTS: Final = "websocket_exporter_webhook_events_total"
+WEBHOOK_IDS: Final = "websocket_exporter_webhook_ids"
 LAG_BUCKET: Final = "websocket_exporter_event_loop_lag_seconds_bucket"
 
 
 def scrape(web_port: int) -> list[Sample]:
     """Every sample of this moment."""
-    body = get(web_port, "/metrics").partition(b"\r\n\r\n")[2].decode()
+    with contextlib.closing(HTTPConnection("127.0.0.1", web_port, timeout=20)) as connection:
+        connection.request("GET", "/metrics", headers={"Connection": "close"})
+        body = connection.getresponse().read().decode()
     return [sample for family in text_string_to_metric_families(body) for sample in family.samples]
 
 
-def total(samples: Sequence[Sample], name: str) -> float:
-    """The sum over all labels of the samples with this name."""
-    return sum(sample.value for sample in samples if sample.name == name)
+def total(samples: Sequence[Sample], name: str, **labels: str) -> float:
+    """The sum of the samples with this name and these labels, over all others."""
+    return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
 
 
 def lag_buckets(samples: Sequence[Sample]) -> dict[float, float]:

