@@ -67,11 +67,12 @@ def time_series(
     colours: Mapping[str, str] | None = None,
     dashed: str | None = None,
     threshold: float | None = None,
+    below: bool = False,
 ) -> timeseries.Panel:
     """Lines; never stacked, for a stack would add up sources.
 
     `colours` maps regular expressions on series names to colours; `dashed` is one for dashed lines. `threshold` draws a
-    red line where an alert has its own.
+    red line where an alert has its own, which is for what lies above it, or with `below` for what lies below.
     Series that are zero throughout stay out of legend and tooltip: most are born at zero and remain so.
     """
     panel = (
@@ -102,7 +103,8 @@ def time_series(
         panel.override_by_regexp(f"/{dashed}/", [dashes])
     if threshold is not None:
         line = common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED)
-        panel.thresholds(_steps("transparent", {threshold: "red"})).thresholds_style(line)
+        steps = _steps("red", {threshold: "transparent"}) if below else _steps("transparent", {threshold: "red"})
+        panel.thresholds(steps).thresholds_style(line)
     return panel
 
 
@@ -116,8 +118,12 @@ def tile(
     decimals: int | None = None,
     steps: Mapping[float, str] | None = None,
     mappings: Iterable[model.ValueMapping] = (),
+    nothing: str | None = None,
 ) -> stat.Panel:
-    """One number per series, as of now. `steps` maps a value to the colour from there up; the default is blue."""
+    """One number per series, as of now. `steps` maps a value to the colour from there up; the default is blue.
+
+    `nothing` is shown where there are no series, because what they would count is not configured.
+    """
     panel = (
         _placed(stat.Panel(), heading, width, height)
         .datasource(DATASOURCE)
@@ -131,6 +137,8 @@ def tile(
         .color_mode(options.BigValueColorMode.VALUE)
         .text_mode(options.BigValueTextMode.VALUE_AND_NAME)
     )
+    if nothing is not None:
+        panel.no_value(nothing)
     return panel if decimals is None else panel.decimals(decimals)
 
 

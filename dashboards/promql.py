@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 
 from exporter import closecodes, events
 from exporter.metrics.catalogue import Metric, MetricType
+from exporter.web.errors import ERROR_TOKENS
 
 RATE_INTERVAL: Final = "$__rate_interval"
 RANGE: Final = "$__range"
@@ -41,6 +42,8 @@ _VALUES: Final[Mapping[str, frozenset[str]]] = {
     "peer": frozenset(events.SIDES),
     "compressed": frozenset({"true", "false"}),
     "alertstate": frozenset({"pending", "firing"}),
+    "result": frozenset({"accepted", "duplicate", "rejected"}),
+    "error": frozenset(ERROR_TOKENS),
 }
 
 

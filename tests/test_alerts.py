@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from exporter import closecodes, events
 from exporter.log import CloseLog
 from exporter.metrics import catalogue
+from exporter.web.errors import ERROR_TOKENS
 from tests.alerts_support import ALERTS, RULES, promtool
 
 ALERTMANAGER: Final = ALERTS / "alertmanager.example.yaml"
@@ -47,6 +48,8 @@ VALUES: Final[Mapping[str, frozenset[str]]] = {
     ),
     "direction": frozenset(events.DIRECTIONS),
     "compressed": frozenset({"true", "false"}),
+    "result": frozenset({"accepted", "duplicate", "rejected"}),
+    "error": frozenset(ERROR_TOKENS),
 }
 """Every value a label can have, of those that rules and runbooks select by."""
 
@@ -205,7 +208,7 @@ def test_a_counter_began_in_the_window_it_is_read_in() -> None:
             found += 1
             assert int(seconds) == 60 * int(minutes)
             assert set(re.findall(r"\[(\d+)m\]", expression)) == {minutes}
-    assert found == 3
+    assert found == 5
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: f"{rule['alert']} {rule['labels']['severity']}")

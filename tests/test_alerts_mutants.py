@@ -9,6 +9,10 @@ import pytest
 from tests.alerts_support import ALERTS, RULES, promtool
 
 FAILING: Final = "refused|closed|timeout|500|502|503|504"
+REFUSED: Final = (
+    "invalid_json|unsupported_media_type|unsupported_encoding|too_many_events|body_too_large|"
+    "signature_required|signature_mismatch|timestamp_out_of_range"
+)
 
 MUTANTS: Final = (
     ("too_big:increase5m >= 20", "too_big:increase5m >= 19", "WebSocketMessageTooBigSpike"),
@@ -85,11 +89,80 @@ MUTANTS: Final = (
     ("0.5 * 2 / 5 * ", "0.52 * 2 / 5 * ", "WebSocketServiceNotAccepting"),
     ("for: 5m", "for: 3m", "WebSocketServiceNotAccepting"),
     ("for: 5m", "for: 7m", "WebSocketServiceNotAccepting"),
+    (
+        """and
+                  resets(websocket_closes_total{source!="probe"}[5m]) > 0
+                and on (job, instance, target, source)
+                  last_over_time(websocket_target_created_timestamp_seconds[5m]) > time() - 300
+""",
+        """and
+                  resets(websocket_closes_total{source!="probe"}[5m]) > 0
+""",
+        "WebSocketMessageTooBigSpike.restored",
+    ),
+    (
+        'last_over_time(websocket_closes_total{source!="probe"}[5m])\n                -',
+        'max_over_time(websocket_closes_total{source!="probe"}[5m])\n                -',
+        "WebSocketMessageTooBigSpike.restored",
+    ),
+    ("> time() - 300", "> time() - 300000", "WebSocketMessageTooBigSpike.restored"),
+    ("> time() - 300", "> time() - 300000", "WebSocketReconnectStorm.restored"),
+    ("    0\n            )\n", "    -100000\n            )\n", "WebSocketAbnormalCloseSurge.restored"),
     (">= 0.9\n", "> 0.9\n", "WebSocketTapConnectionLimit"),
     (">= 0.9\n", ">= 0.89\n", "WebSocketTapConnectionLimit"),
     ("min_over_time(job_instance", "max_over_time(job_instance", "WebSocketTapConnectionLimit"),
     ('source="tap", status="limit"', 'source="tap", outcome="refused_by_exporter"', "WebSocketTapConnectionLimit"),
     ('websocket_connections_active{source="tap"}', "websocket_connections_active", "WebSocketTapConnectionLimit"),
+    ("increase30m) >= 10", "increase30m) >= 8", "WebSocketEventsRejected"),
+    ("increase30m) >= 10", "increase30m) >= 12", "WebSocketEventsRejected"),
+    ("increase5m) > 0\n", "increase30m) > 0\n", "WebSocketEventsRejected"),
+    ("for: 10m", "for: 5m", "WebSocketEventsRejected"),
+    ("for: 10m", "for: 20m", "WebSocketEventsRejected"),
+    ('{result="rejected"}', "", "WebSocketEventsRejected"),
+    *(
+        (f'{{error=~"{REFUSED}"}}', f'{{error=~"{REFUSED}", error!="{token}"}}', "WebSocketEventsRejected")
+        for token in REFUSED.split("|")
+    ),
+    *(
+        (REFUSED, f"{REFUSED}|{token}", "WebSocketEventsRejected")
+        for token in ("invalid_code", "rate_limited", "unauthorized", "storage_full", "shutting_down", "not_found")
+    ),
+    ("for: 5m", "for: 3m", "WebSocketStorageFailing"),
+    ("for: 5m", "for: 15m", "WebSocketStorageFailing"),
+    ("storage_errors:increase2m) > 0", "storage_errors:increase2m) > 1", "WebSocketStorageFailing"),
+    ('{result="accepted"} > 0', "> 0", "WebSocketStorageFailing"),
+    ('{result="accepted"} > 0', '{result="accepted"} >= 0', "WebSocketStorageFailing"),
+    (
+        "source) (job_instance_target_source:websocket_probe_up:avg10m) < 0.5",
+        "source) (job_instance_target_source:websocket_probe_up:avg10m) < 0.39",
+        "WebSocketProbeFailing",
+    ),
+    (
+        "source) (job_instance_target_source:websocket_probe_up:avg10m) < 0.5",
+        "source) (job_instance_target_source:websocket_probe_up:avg10m) < 0.53",
+        "WebSocketProbeFailing",
+    ),
+    (
+        "max by (job, target, source) (job_instance",
+        "min by (job, target, source) (job_instance",
+        "WebSocketProbeFailing",
+    ),
+    (
+        "        expr: job_instance_target_source:websocket_probe_up:avg10m < 0.5",
+        "        expr: job_instance_target_source:websocket_probe_up:avg10m < 0.3",
+        "WebSocketProbeFailing",
+    ),
+    ("            and\n              websocket_probe_up\n", "", "WebSocketProbeFailing"),
+    ("websocket_probe_up offset 10m", "websocket_probe_up", "WebSocketProbeFailing"),
+    ("avg_over_time(websocket_probe_up[10m])", "avg_over_time(websocket_probe_up[5m])", "WebSocketProbeFailing"),
+    ("> 600", "> 580", "WebSocketProbeStalled"),
+    ("> 600", "> 720", "WebSocketProbeStalled"),
+    ("< 3600", "< 3590", "WebSocketEventIdsForgotten"),
+    ("< 3600", "< 3661", "WebSocketEventIdsForgotten"),
+    (">= 0.4 *", "> 0.4 *", "WebSocketEventIdsForgotten"),
+    (">= 0.4 *", ">= 0.39 *", "WebSocketEventIdsForgotten"),
+    ("for: 5m", "for: 3m", "WebSocketEventIdsForgotten"),
+    ("keep_firing_for: 1h", "keep_firing_for: 30m", "WebSocketEventIdsForgotten"),
 )
 """(what the rule file says, what it must not say, the promtool tests that notice)."""
 

@@ -14,6 +14,7 @@ import yaml
 from dashboards import promql
 from dashboards.build import OUTPUT, render
 from dashboards.overview.closes import EXPLAINED_CODES, close_code_notes
+from dashboards.overview.webhook import LATER, REFUSED
 from dashboards.queries import all_panels, annotation_queries, queries
 from dashboards.style import CLASS_COLOURS, OUTCOME_COLOURS
 from exporter import closecodes, events
@@ -37,6 +38,8 @@ LABEL_VALUES: Final = {
     "code": ("1001", "1009"),
     "class": ("going_away", "too_big", "abnormal"),
     "initiator": ("client", "server"),
+    "result": ("accepted", "rejected"),
+    "error": ("invalid_json", "storage_full"),
     "alertstate": ("pending", "firing"),
     "alertname": ("WebSocketTest",),
 }
@@ -224,18 +227,25 @@ def test_prometheus_accepts_every_query(tmp_path: Path) -> None:
 
 @pytest.mark.needs("promtool")
 def test_a_fresh_exporter_fills_every_panel(tmp_path: Path) -> None:
-    """Where all counters are at zero every panel has data; one that has none says in words what that means."""
+    """Where all counters are at zero every panel has data; the one that has none says in words what that means."""
     samples = {name: "0x240" for metric in KNOWN.values() if metric is not promql.ALERTS for name in series(metric)}
-    speaking = {
-        panel["title"]
-        for name in RENDERED
-        for panel in content(name)
-        if "noValue" in panel.get("fieldConfig", {}).get("defaults", {})
-    }
-    expected = [answers(expr) for text in RENDERED.values() for title, expr in queries(text) if title not in speaking]
+    empty = "Closes in the time range"
+    expected = [answers(expr) for text in RENDERED.values() for title, expr in queries(text) if title != empty]
     assert len(expected) > 20
-    assert speaking == {"Closes in the time range"}
     evaluate(tmp_path, samples, expected)
+    (table,) = (panel for panel in content("overview.json") if panel["title"] == empty)
+    assert table["fieldConfig"]["defaults"]["noValue"]
+
+
+@every_dashboard
+def test_tiles_of_what_is_not_configured_say_so(name: str) -> None:
+    """Numbers of the webhook exist only with a webhook: without one the tile does not say "No data"."""
+    optional = ("websocket_exporter_webhook_", "websocket_exporter_storage_", "websocket_probe_")
+    for panel in content(name):
+        if panel["type"] == "stat":
+            spoken = panel["fieldConfig"]["defaults"].get("noValue", "")
+            wanted = any(metric in target["expr"] for target in panel["targets"] for metric in optional)
+            assert bool(spoken) == wanted, panel["title"]
 
 
 @pytest.mark.needs("promtool")
@@ -252,6 +262,75 @@ def test_the_first_numbers_of_a_fresh_exporter_are_zero(tmp_path: Path) -> None:
     exprs = [expr for title, expr in queries(RENDERED["overview.json"]) if title in tiles]
     assert len(exprs) == len(tiles)
     evaluate(tmp_path, samples, [(expr, zeros) for expr in exprs])
+
+
+@pytest.mark.needs("promtool")
+def test_the_first_numbers_of_a_fresh_webhook_are_zero(tmp_path: Path) -> None:
+    """Each tile of its row shows 0, by job."""
+    own = (catalogue.WEBHOOK_EVENTS, catalogue.HTTP_ERRORS, catalogue.STORAGE_ERRORS, catalogue.WEBHOOK_IDS)
+    samples = {name: "0x240" for metric in own for name in series(metric)}
+    tiles = {panel["title"] for panel in content("overview.json") if panel["type"] == "stat"}
+    names = tuple(metric.name for metric in own)
+    exprs = [
+        expr for title, expr in queries(RENDERED["overview.json"]) if title in tiles and any(n in expr for n in names)
+    ]
+    assert len(exprs) == 6
+    evaluate(tmp_path, samples, [(expr, [{"labels": '{job="websocket"}', "value": 0}]) for expr in exprs])
+
+
+@pytest.mark.needs("promtool")
+def test_the_first_numbers_of_a_fresh_probe_are_zero(tmp_path: Path) -> None:
+    """Nothing connected yet, nothing failed, nothing waited for."""
+    own = (catalogue.PROBE_UP, catalogue.PROBE_FAILURES, catalogue.PROBE_BACKOFF)
+    samples = {name: "0x240" for metric in own for name in series(metric) if 'source="probe"' in name}
+    tiles = {panel["title"] for panel in content("overview.json") if panel["type"] == "stat"}
+    exprs = [
+        expr for title, expr in queries(RENDERED["overview.json"]) if title in tiles and "websocket_probe_" in expr
+    ]
+    assert len(exprs) == 3
+    evaluate(tmp_path, samples, [(expr, [{"labels": '{source="probe"}', "value": 0}]) for expr in exprs])
+
+
+@pytest.mark.needs("promtool")
+def test_the_webhooks_tiles_count_what_they_say(tmp_path: Path) -> None:
+    """60 events of each kind in the hour, and 60 requests of each error: each tile shows its own."""
+    events = 'websocket_exporter_webhook_events_total{job="j", instance="i", result="%s", reason="%s"}'
+    errors = 'websocket_exporter_http_errors_total{job="j", instance="i", error="%s"}'
+    ticking = " ".join(str(tick // 4) for tick in range(241))  # one more a minute
+    samples = {
+        events % ("accepted", "none"): ticking,
+        events % ("duplicate", "none"): ticking,
+        events % ("rejected", "too_old"): ticking,
+        errors % "signature_mismatch": ticking,
+        errors % "unauthorized": ticking,
+        errors % "rate_limited": ticking,
+        errors % "not_found": ticking,
+    }
+    shown = {
+        "Events counted (1 h)": 60,
+        "Events rejected (1 h)": 60,
+        "Requests refused (1 h)": 120,
+        "Requests to come again (1 h)": 60,
+    }
+    by_title = dict(queries(RENDERED["overview.json"]))
+    evaluate(
+        tmp_path,
+        samples,
+        [(f"round({by_title[title]})", [{"labels": '{job="j"}', "value": count}]) for title, count in shown.items()],
+    )
+
+
+def test_the_webhooks_errors_are_what_its_alert_counts() -> None:
+    """Refused requests of the row are those of WebSocketEventsRejected, and passwords."""
+    (rule,) = (
+        rule
+        for group in yaml.safe_load(RULES.read_text())["groups"]
+        for rule in group["rules"]
+        if rule.get("record") == "job_reason:websocket_exporter_webhook_refused:increase5m"
+    )
+    counted = {tuple(tokens.split("|")) for tokens in re.findall(r'error=~"([^"]*)"', rule["expr"])}
+    assert counted == {tuple(token for token in REFUSED if token != "unauthorized")}
+    assert not set(REFUSED) & set(LATER)
 
 
 @pytest.mark.needs("promtool")

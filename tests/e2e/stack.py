@@ -43,7 +43,7 @@ def ended(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def exporter(service_port: int, folder: Path) -> Iterator[tuple[int, int]]:
-    """The exporter as a process; yields the ports of its tap and of its metrics."""
+    """The exporter as a process, with all of its sources; yields the ports of its tap and of its metrics."""
     log = folder / "exporter.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -52,6 +52,8 @@ def exporter(service_port: int, folder: Path) -> Iterator[tuple[int, int]]:
                 "-m",
                 "exporter",
                 f"--tap=127.0.0.1:0=127.0.0.1:{service_port},target=chat",
+                f"--probe=chat=ws://127.0.0.1:{service_port}/",
+                "--webhook.listen-address=127.0.0.1:0",
                 "--web.listen-address=127.0.0.1:0",
                 "--log.format=json",
                 "--shutdown.grace=2s",

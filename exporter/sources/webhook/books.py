@@ -7,9 +7,12 @@ it outlives the process.
 import asyncio
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
+
+import structlog
 
 from exporter.events import Count
 from exporter.reports import Report
@@ -23,7 +26,12 @@ SHARDS: Final = 64
 GROUP_EVENTS: Final = 5_000
 """Events that are committed together at most: those behind them must not wait for ever."""
 
+TOLD_AGAIN: Final = 10.0
+"""Seconds after which the log says again why commits fail."""
+
 _DIGEST: Final = 16
+
+_log = structlog.get_logger(__name__)
 
 
 class Batch:
@@ -165,6 +173,7 @@ class StorageBook:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._waiting: list[tuple[Batch, asyncio.Future[Committed]]] = []
         self._wanted = asyncio.Event()
+        self._silent_until = float("-inf")
 
     @property
     def ids(self) -> int:
@@ -206,11 +215,19 @@ class StorageBook:
                 committed = await loop.run_in_executor(self._thread, self._storage.commit, batches)
             except StorageError as error:
                 self._failed()
+                self._tell(error)
                 for _, future in group:
                     _settle(future, error)
             else:
                 for (_, future), result in zip(group, committed, strict=True):
                     _settle(future, result)
+
+    def _tell(self, error: StorageError) -> None:
+        """Log why commits fail: a sender that tries again and again must not fill the log."""
+        now = time.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + TOLD_AGAIN
+            _log.error("the storage cannot be written, reported events are refused", reason=str(error))
 
     def close(self) -> None:
         """Let go of the storage, after the commit under way."""

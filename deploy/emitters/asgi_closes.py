@@ -1,0 +1,75 @@
+"""Starlette, FastAPI, any ASGI application: app.add_middleware(ReportCloses, reporter=Reporter(URL))"""
+
+import asyncio
+import time
+
+from closes import Reporter
+
+
+class ReportCloses:
+    """Sees every WebSocket end, as far as the server tells, and what is left to deliver when the server stops."""
+
+    def __init__(self, app, reporter: Reporter):
+        self.app, self.reporter = app, reporter
+
+    async def __call__(self, scope, receive, send):
+        """Pass everything on, and look at it."""
+        if scope["type"] == "websocket":
+            await _Watched(self.reporter).run(self.app, scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self.app(scope, receive, self._deliver_before(send))
+        else:
+            await self.app(scope, receive, send)
+
+    def _deliver_before(self, send):
+        async def wrapped(message):
+            if message["type"].startswith("lifespan.shutdown."):  # by now the server has closed every WebSocket
+                await asyncio.to_thread(self.reporter.close)
+            await send(message)
+
+        return wrapped
+
+
+class _Watched:
+    def __init__(self, reporter: Reporter):
+        self.reporter, self.opened = reporter, None
+
+    async def run(self, app, scope, receive, send):
+        async def receive_and_see():
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                code = message.get("code") or 1005
+                self.ended(code, said_by(code), message.get("reason"))
+            return message
+
+        async def send_and_see(message):
+            try:
+                await send(message)
+            except OSError:  # a server may tell of the end so, where nobody waits in receive()
+                self.ended(1006, "unknown")
+                raise
+            if message["type"] == "websocket.accept":
+                self.opened = time.monotonic()
+            elif message["type"] == "websocket.close":
+                self.ended(message.get("code", 1000), "server", message.get("reason"))
+
+        try:
+            await app(scope, receive_and_see, send_and_see)
+        except Exception:
+            self.ended(1011, "server")
+            raise
+        finally:  # returned or cancelled without a close: what the server says then is its own habit
+            self.ended(1006, "server")
+
+    def ended(self, code, initiator, reason=None):
+        """What is seen first counts, once, and only of what was accepted."""
+        if self.opened is not None:
+            self.reporter.report(code, initiator, duration=time.monotonic() - self.opened, reason=reason or None)
+            self.opened = None
+
+
+def said_by(code):
+    """Who sent the Close frame that a server tells of. Of 1005, 1006, 1007, 1009 and 1011 it may be either side."""
+    if code in (1000, 1001, 1008) or code >= 3000:
+        return "client"
+    return "server" if code == 1012 else "unknown"
