@@ -93,7 +93,9 @@ async def test_silence_ends_it(tmp_path: Path) -> None:
         assert counts(await desk.scrape()) == counts(page)
 
 
-@pytest.mark.parametrize("flags", [(), ("--storage.path={}",)], ids=["memory", "storage"])
+@pytest.mark.parametrize(
+    "flags", [pytest.param((), marks=pytest.mark.matrix), ("--storage.path={}",)], ids=["memory", "storage"]
+)
 @conversation
 async def test_at_once(flags: tuple[str, ...], tmp_path: Path) -> None:
     """Without any grace, or by a second signal, the exporter ends at once, and loses nothing that it acknowledged."""
