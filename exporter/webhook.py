@@ -59,6 +59,7 @@ class WebhookService:
         self._accepting = True
         self._last_event = time.monotonic()
         self._book: MemoryBook | StorageBook = MemoryBook(config.storage_window, time.time)
+        self._without_series: Mapping[Count, float] = {}
         self._webhook: Webhook | None = None
         self._listener: Listener | None = None
 
@@ -79,20 +80,20 @@ class WebhookService:
             self._book = StorageBook(storage, self._recorder.storage_failed)
             # While it prepares a commit, the storage's thread would keep the loop waiting for 5 ms at a time.
             sys.setswitchinterval(SWITCH_INTERVAL)
-            created = await self._book.born(config.targets)
+            try:
+                created = await self._book.born(config.targets)
+            except StorageError as error:
+                raise StartError(str(error)) from error
         rules = _rules(config)
-        for target, vocabulary in rules.targets.items():
-            self._recorder.watch_reports(target, vocabulary, created.get(target))
-        totals = _known(totals, rules.targets)
-        self._recorder.restore(totals)
+        self._webhook = Webhook(rules, self._book, self)
+        self._restore(rules, totals, created)
         self._recorder.webhook_born(limit)
         self._recorder.known_ids = lambda: (self._book.ids, self._book.since)
-        self._webhook = Webhook(rules, self._book, self)
-        self._webhook.restored(totals)
+        durable = config.storage_path is not None
         reception = Reception(
             take=self._webhook.take,
             take_at_once=self._webhook.take_at_once,
-            durable=config.storage_path is not None,
+            durable=durable,
             secrets=lambda: self._secrets,
             rate=RateLimit(config.webhook_rate_limit, time.monotonic),
             accepts=lambda: self._accepting,
@@ -100,7 +101,8 @@ class WebhookService:
         )
         answers = ErrorAnswers(self._recorder.http_error)
         app, prompt = build(reception, answers)
-        self._listener = await listen(app, self.address, answers, LIMITS, self._gate, prompt)
+        # What has to wait for the disk cannot be answered at once.
+        self._listener = await listen(app, self.address, answers, LIMITS, self._gate, None if durable else prompt)
         self.address = self._listener.address
 
     def emit(self, event: Event) -> None:
@@ -114,8 +116,7 @@ class WebhookService:
         created: Mapping[str, float] = {}
         if isinstance(self._book, StorageBook):
             created = await self._book.born(rules.targets)
-        for target, vocabulary in rules.targets.items():
-            self._recorder.watch_reports(target, vocabulary, created.get(target))
+        self._restore(rules, self._without_series, created)
         if self._webhook is not None:
             self._webhook.rules = rules
         self._secrets = secrets
@@ -152,6 +153,16 @@ class WebhookService:
         """Let go of the storage."""
         if isinstance(self._book, StorageBook):
             self._book.close()
+
+    def _restore(self, rules: Rules, totals: Mapping[Count, float], created: Mapping[str, float]) -> None:
+        """Go on with what was counted before, as far as it has series now; the rest may get some by a reload."""
+        for target, vocabulary in rules.targets.items():
+            self._recorder.watch_reports(target, vocabulary, created.get(target))
+        known = _known(totals, rules.targets)
+        self._without_series = {count: number for count, number in totals.items() if count not in known}
+        self._recorder.restore(known)
+        if self._webhook is not None:
+            self._webhook.restored(known)
 
     async def _storage(self, folder: Path) -> Storage:
         config = self._config

@@ -15,6 +15,9 @@ ID_LENGTH: Final = 256
 SOURCE_LENGTH: Final = 256
 """Most characters of a source."""
 
+TARGET_LENGTH: Final = 256
+"""Most characters of a target that is named; configured ones are shorter."""
+
 LONGEST: Final = 1_000_000_000.0
 """Most seconds that a connection may have lived, 31 years: a single greater number would drown the sum of all."""
 
@@ -51,7 +54,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Literal["client", "server", "unknown"],
         Meta(description="Who closed; say it if you can, because unknown counts as not the client."),
     ] = "unknown"
-    target: Annotated[str, Meta(description="The configured target that it counts for.")] = ""
+    target: Annotated[str, Meta(max_length=TARGET_LENGTH, description="The configured target that it counts for.")] = ""
     id: Annotated[
         Annotated[str, Meta(min_length=1, max_length=ID_LENGTH, extra_json_schema={"pattern": PRINTABLE})] | None,
         Meta(

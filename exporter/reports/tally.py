@@ -1,6 +1,7 @@
 """Reports become counts: many events, one small table of how much each number grows."""
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Final
 
@@ -79,9 +80,11 @@ class Tally:
                 _add(counts, Count(close[0], "closes_since_open"), number)
         for target, values in durations.items():
             keys = targets[target]
-            buckets = [bisect_left(_DURATION_BOUNDS, value) for value in values]
-            for bucket in set(buckets):
-                counts[keys[bucket]] = buckets.count(bucket)
+            if len(values) == 1:
+                counts[keys[bisect_left(_DURATION_BOUNDS, values[0])]] = 1
+            else:
+                for bucket, number in Counter(bisect_left(_DURATION_BOUNDS, value) for value in values).items():
+                    counts[keys[bucket]] = number
             counts[keys[-1]] = sum(values)
         for target, number in opens.items():
             counts[Count(target, "opens")] = number

@@ -73,6 +73,7 @@ class Storage:
         self._created: dict[str, float] = dict(connection.execute(_LOAD_TARGETS))
         self._identity = _identity(file)
         self._marked = False
+        self._torn = False
         self.recovered: Final = _recovered(file, self._ids.in_use, logged)
 
     @classmethod
@@ -184,6 +185,8 @@ class Storage:
         return totals
 
     def _write(self, added: Collection[bytes], totals: Mapping[Count, float], created: Mapping[str, float]) -> None:
+        if self._torn:
+            raise CommitFailed(f"cannot write {self._file}: memory ran out after a commit; restart to go on with it")
         if _identity(self._file) != self._identity:
             raise CommitFailed(f"cannot write {self._file}: it was moved or removed while in use")
         with self._transaction():
@@ -191,9 +194,14 @@ class Storage:
             self._save_counts(totals)
             for target in created.items():
                 self._connection.execute(_SAVE_TARGET, target)
-        self._ids.committed(change)
-        self._totals.update(totals)
-        self._created.update(created)
+        try:
+            self._ids.committed(change)
+            self._totals.update(totals)
+            self._created.update(created)
+        except BaseException:
+            # It is on the disk, but not here: another commit would overwrite it.
+            self._torn = True
+            raise
         if not self._marked:
             # From here on the file itself says that it is in use, so that a log that vanishes is missed.
             self._marked = True

@@ -17,6 +17,9 @@ from exporter.web.protocol import Deadline, Door, Fields, GuardedProtocol
 LARGEST: Final = 64 * 1024
 """Bytes of a body, as Content-Length announces it, from which on the application handles the request."""
 
+AT_ONCE: Final = 16
+"""Requests of one read of the socket that are answered so; the application makes others wait, and then the sender."""
+
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -35,6 +38,7 @@ class PromptProtocol(GuardedProtocol):
         super().__init__(config, server_state, app_state, _loop, door=door)
         self._prompt = door.prompt
         self._idle = Deadline(self.loop)
+        self._answered = 0  # of the read under way
         self._default_fields: Fields = []
         self._lines = b""  # these, as they are sent
         self._parts: list[bytes] | None = None  # of the body of a request that may be answered at once
@@ -43,6 +47,11 @@ class PromptProtocol(GuardedProtocol):
         """Let go of everything that would keep this connection in memory."""
         super().connection_lost(exc)
         self._idle.end()
+
+    def data_received(self, data: bytes) -> None:
+        """Serve what came, but not for ever."""
+        self._answered = 0
+        super().data_received(data)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -78,12 +87,12 @@ class PromptProtocol(GuardedProtocol):
     def _may_be_prompt(self) -> bool:
         return (
             self._prompt is not None
+            and self._answered < AT_ONCE
             and self.url in self._prompt.paths
             and self.parser.get_method() == b"POST"
             and _announced(self.headers) <= LARGEST
             and self.parser.should_keep_alive()
             and not self.expect_100_continue
-            and not self.parser.should_upgrade()
             and not self.flow.write_paused  # else answers that nobody takes would pile up
         )
 
@@ -96,6 +105,7 @@ class PromptProtocol(GuardedProtocol):
 
     def _answer(self, status: int, answer: bytes) -> None:
         self._state = "head"
+        self._answered += 1
         self._renew_room(self._limits.head)
         self._reading.clear()
         self._idle.set(self._limits.idle, self.transport.close)

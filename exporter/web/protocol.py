@@ -20,6 +20,7 @@ LINGERING: Final = 64
 """Connections that may linger at a time after an error; file descriptors are the relay's to use."""
 
 _HOST: Final = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)  # RFC 3986 section 3.2.2, loosely
+_OF_UPGRADES: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _DELIVERED: Final = "websocket_exporter.delivered"
 
 Fields = list[tuple[bytes, bytes]]
@@ -213,6 +214,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._sound_fields = self.headers if version == "1.1" else None
         if self._uncounted and sum(len(name) + len(value) for name, value in self.headers) > self._limits.head:
             self._fail("head_too_large")
+        if self._wishes():
+            return  # and read it again
         self._handle()
         self._state = "body"
         self._renew_room(self._limits.body)
@@ -220,6 +223,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete."""
+        if self._wishes():
+            return
         super().on_message_complete()
         self._state = "head" if self.cycle.response_complete else "answer"
         self._renew_room(self._limits.head)
@@ -250,10 +255,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._room_renewed = False
         try:
             self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            # The request is answered as if it had not asked. What follows may be another protocol, or a body that the
-            # parser took for none: nothing to be read as a request.
-            self._make_last()
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._wishes():
+                self._read_again(piece[upgrade.args[0] :])
+            else:
+                self._make_last()  # CONNECT: what follows is no request
         except httptools.HttpParserError:
             if not self._deaf:
                 self._refuse(self._fault)
@@ -262,6 +268,25 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._room -= len(piece)
             if not self._room:
                 self._refuse("body_too_large" if self._state == "body" else "head_too_large")
+
+    def _wishes(self) -> bool:
+        """Whether the request asks for another protocol, which it need not get."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _read_again(self, rest: bytes) -> None:
+        """Have a request that asks to upgrade handled as if it had not (RFC 9110 section 7.8 allows it).
+
+        Java's HttpClient asks so with every first request. The parser takes what follows for another protocol, so it
+        gets the head once more without the wish, and then the body. The connection ends with the answer: its client
+        may have gone on in that other protocol.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b\r\n" % (method, self.url, version)]
+        lines += [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name not in _OF_UPGRADES]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's: else the answer is lost
+        self._state = "head"
+        self._feed(b"".join((*lines, b"connection: close\r\n\r\n", rest)))
 
     def _renew_room(self, room: int) -> None:
         self._room = room

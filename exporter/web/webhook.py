@@ -32,6 +32,9 @@ MAX_BODY: Final = 1024 * 1024
 MAX_HELD: Final = 32 * 1024 * 1024
 """Bytes of bodies held for all requests together; further ones are refused until there is room."""
 
+UNSIGNED: Final = frozenset({"ce-id", "ce-source", "ce-specversion"})
+"""Fields that would make an event another one, but are no part of what is signed (Standard Webhooks signs the body)."""
+
 METHODS: Final = "OPTIONS, POST"
 
 
@@ -136,7 +139,11 @@ def build(reception: Reception, answers: ErrorAnswers) -> tuple[ASGIApp, Prompt]
         await answer(scope, receive, send)
 
     def answer_at_once(path: bytes, fields: Fields, body: bytes) -> tuple[int, bytes] | None:
-        return closes[path.decode()].at_once(fields, body)
+        try:
+            return closes[path.decode()].at_once(fields, body)
+        except Exception as fault:
+            _log.error("a report was not answered at once", exc_info=fault)
+            return None
 
     return app, Prompt(frozenset(path.encode() for path in closes), answer_at_once)
 
@@ -251,6 +258,8 @@ class _Closes:
         fault = verify(secrets, headers, body, self._reception.now()) if secrets else None
         if fault is not None:
             raise _Refused(fault)
+        if secrets and not headers.keys().isdisjoint(UNSIGNED):
+            raise _Refused("unsupported_media_type")
         return self._read(body, headers.get("content-type", ""), headers)
 
     async def _body(self, receive: Receive) -> bytes:

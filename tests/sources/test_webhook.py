@@ -146,6 +146,28 @@ class TestRules:
 
 class TestMemory:
     @conversation
+    async def test_a_retry_beside_others(self) -> None:
+        """What is judged is entered at once: no other request can have ids forgotten in between."""
+        webhook, _, clock = in_memory(limit=2000)
+        old = [close(id=f"old {number}", time=int(NOW * 1000)) for number in range(101)]
+        await take(webhook, *old)
+        clock.now += 1
+        await take(webhook, *(close(id=f"fill {number}") for number in range(899)))
+        async with asyncio.TaskGroup() as tasks:
+            again = tasks.create_task(take(webhook, *old))
+            for name in ("a", "b"):
+                tasks.create_task(take(webhook, *(close(id=f"{name} {number}") for number in range(900))))
+        assert (await again).accepted == 0
+
+    @conversation
+    async def test_long_identities(self) -> None:
+        """Identities that are long are told apart as well as short ones, and do not take more memory."""
+        webhook, _, _ = in_memory(Rules({"a": PLAIN}, "a", strict=False))
+        events = [close(id="1", target="\U0001f600" * 200 + str(number)) for number in range(50)]
+        assert (await take(webhook, *events)).accepted == 50
+        assert (await take(webhook, *events)).duplicate == 50
+
+    @conversation
     async def test_ids_are_forgotten_by_generations(self) -> None:
         """When half of the ids are new, the older half is forgotten, and older events refused from then on."""
         webhook, _, clock = in_memory(limit=4)
@@ -262,6 +284,33 @@ class TestStorage:
             slow.fault = None
             assert (await take(webhook, close(id="1", target="chat"))).accepted == 1
             assert heard.closes() == 1
+
+    @conversation
+    async def test_a_retry_that_waits_while_ids_are_dropped(self, tmp_path: Path) -> None:
+        """A batch that waits while ids are dropped is judged anew: too old, instead of counted twice."""
+        clock, heard = Clock(), Heard()
+        storage = Storage.open(tmp_path, window=HOUR, max_ids=1000, now=clock)
+        book = StorageBook(storage, lambda: None, clock)
+        webhook = Webhook(TWO, book, heard, clock)
+        old = [close(id=f"old {number}", target="chat", time=int(NOW * 1000)) for number in range(50)]
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(book.run())
+            assert (await take(webhook, *old)).accepted == 50
+            clock.now += 1
+            fills = [[close(id=f"{name} {number}", target="chat") for number in range(500)] for name in "abcdefghijklmnopqrstuvwx"]
+            first = tasks.create_task(take(webhook, *fills[0]))
+            others = [tasks.create_task(webhook.take(fill)) for fill in fills[1:]]
+            for _ in range(5):
+                await asyncio.sleep(0)
+            again = await take(webhook, *old)
+            await first
+            for other in others:
+                await other
+            later = await take(webhook, *old)
+            running.cancel()
+        book.close()
+        assert again.accepted == later.accepted == 0
+        assert heard.closes() == 50 + 24 * 500
 
     @conversation
     async def test_a_request_that_is_given_up(self, tmp_path: Path) -> None:

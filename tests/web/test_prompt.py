@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from exporter.web.prompt import LARGEST
+from exporter.web.prompt import AT_ONCE, LARGEST
 from exporter.web.protocol import Fields, Limits, Prompt
 from tests.web.support import Answer, connected, request, serving
 
@@ -135,6 +135,12 @@ def test_requests_sent_ahead(run: Run) -> None:
     """Requests that come together are answered in their order, also where one of them takes the other way."""
 
     async def conversation() -> None:
+        site = Counting()
+        async with serving(site.app, prompt=site.prompt) as served, connected(served.address) as client:
+            await client.send(post(b"1") * (AT_ONCE + 5))
+            assert [(await client.answer()).body for _ in range(AT_ONCE + 1)] == [b"1"] * (AT_ONCE + 1)
+            assert await client.ended()
+            assert (len(site.at_once), len(site.handled)) == (AT_ONCE, 1)
         site = Counting()
         async with serving(site.app, prompt=site.prompt) as served, connected(served.address) as client:
             await client.send(post(b"1") + post(b"2") + post(b"a") + post(b"3"))

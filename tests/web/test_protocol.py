@@ -457,6 +457,36 @@ def test_a_wish_to_upgrade_is_answered_as_if_it_were_not_there(run: Run, protoco
     run(check())
 
 
+def test_a_body_behind_a_wish_to_upgrade(run: Run) -> None:
+    """Java's HttpClient offers h2c with its first request, whatever that is: its body is read all the same."""
+
+    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message["body"]
+            more = message["more_body"]
+        fields = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+    async def check() -> None:
+        fields = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAB")
+        whole = request("/", "POST", *fields, "Content-Length: 5") + b"hello"
+        async with serving(echo) as site:
+            for cut in range(1, len(whole) + 1):
+                async with connected(site.address) as client:
+                    await client.send(whole[:cut])
+                    await asyncio.sleep(0)
+                    await client.send(whole[cut:])
+                    answer = await client.answer()
+                    assert (answer.status, answer.body) == (200, b"hello"), cut
+                    assert await client.ended()
+            assert not site.errors
+
+    run(check())
+
+
 def test_a_client_that_does_not_read_is_cut(run: Run) -> None:
     """An answer that is not taken holds its connection for the time limit of writing, not for ever."""
     ended = asyncio.Event()

@@ -23,27 +23,42 @@ MEMORY_IDS: Final = 200_000
 
 SHARDS: Final = 64
 
+LONG_ID: Final = 64
+"""Characters of an identity from which on its digest is remembered instead: 200,000 take 60 MiB at most."""
+
 GROUP_EVENTS: Final = 5_000
 """Events that are committed together at most: those behind them must not wait for ever."""
 
 TOLD_AGAIN: Final = 10.0
 """Seconds after which the log says again why commits fail."""
 
+CLOCK_STEP: Final = 0.001
+"""Seconds that two readings of the clock may be apart."""
+
 _DIGEST: Final = 16
 
 _log = structlog.get_logger(__name__)
+
+
+class Stale(Exception):
+    """Ids have been forgotten since a batch was judged: it has to be judged again."""
 
 
 class Batch:
     """The acceptable events of one request, as a book enters them.
 
     `ids` are the identities of those events that have one, in order; `reports[keyed[n]]` is the event of `ids[n]`.
+    `since` (Unix seconds) is what the times of events were held against, at the moment `judged` of the same clock.
     """
 
-    __slots__ = ("_add_up", "_all", "ids", "keyed", "reports")
+    __slots__ = ("_add_up", "_all", "ids", "judged", "keyed", "reports", "since")
 
-    def __init__(self, add_up: Callable[[Iterable[Report]], Mapping[Count, float]]) -> None:
+    def __init__(
+        self, add_up: Callable[[Iterable[Report]], Mapping[Count, float]], since: float, judged: float
+    ) -> None:
         self._add_up = add_up
+        self.since = since
+        self.judged = judged
         self._all: Mapping[Count, float] | None = None
         self.reports: list[Report] = []
         self.ids: list[str] = []
@@ -82,7 +97,7 @@ class Book(Protocol):
         ...
 
     async def enter(self, batch: Batch) -> Committed:
-        """Count a batch, all of it or nothing. Raises StorageError."""
+        """Count a batch, all of it or nothing. Raises StorageError, or Stale."""
         ...
 
 
@@ -126,6 +141,8 @@ class MemoryBook:
         current, previous = self._current, self._previous
         duplicates = []
         for position, one in enumerate(ids):
+            if len(one) > LONG_ID:
+                one = _digest(one)
             shard = hash(one) % SHARDS
             known = current[shard]
             if one in known or one in previous[shard]:
@@ -139,7 +156,8 @@ class MemoryBook:
 
     def _turn_after(self, ids: Sequence[str]) -> None:
         """Begin a new generation, and take along those of `ids` that only the one to be forgotten knows."""
-        known = [one for one in ids if one in self._previous[hash(one) % SHARDS]]
+        spelled = (_digest(one) if len(one) > LONG_ID else one for one in ids)
+        known = [one for one in spelled if one in self._previous[hash(one) % SHARDS]]
         self._forgotten += self._previous
         self._previous, self._current = self._current, _shards()
         self._previous_size, self._size = self._size, len(known)
@@ -147,6 +165,11 @@ class MemoryBook:
         self._ends = self._began + self._window
         for one in known:
             self._current[hash(one) % SHARDS].add(one)
+
+
+def _digest(identity: str) -> str:
+    """As good as the identity itself, and short: a sender chooses how long those are."""
+    return hashlib.blake2b(identity.encode(), digest_size=_DIGEST).hexdigest()
 
 
 def _shards() -> list[set[str]]:
@@ -164,12 +187,13 @@ def _new(batch: Batch) -> Committed:
 class StorageBook:
     """Enters batches in the storage, from a thread of its own: what arrives while a commit runs goes into the next.
 
-    `failed` is called for each commit that failed.
+    `failed` is called for each commit that failed; `now` is the wall clock of the storage.
     """
 
-    def __init__(self, storage: Storage, failed: Callable[[], None]) -> None:
+    def __init__(self, storage: Storage, failed: Callable[[], None], now: Callable[[], float] = time.time) -> None:
         self._storage = storage
         self._failed = failed
+        self._now = now
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._waiting: list[tuple[Batch, asyncio.Future[Committed]]] = []
         self._wanted = asyncio.Event()
@@ -189,7 +213,7 @@ class StorageBook:
         """Nothing is on disk at once."""
 
     async def enter(self, batch: Batch) -> Committed:
-        """Count a batch; returns once it is on disk. Raises StorageError."""
+        """Count a batch; returns once it is on disk. Raises StorageError, or Stale."""
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, future))
         self._wanted.set()
@@ -210,6 +234,7 @@ class StorageBook:
         while True:
             await self._wanted.wait()
             group = self._take()
+            group = [(batch, future) for batch, future in group if not self._stale(batch, future)]
             batches = [batch for batch, _ in group]
             try:
                 committed = await loop.run_in_executor(self._thread, self._storage.commit, batches)
@@ -221,6 +246,18 @@ class StorageBook:
             else:
                 for (_, future), result in zip(group, committed, strict=True):
                     _settle(future, result)
+
+    def _stale(self, batch: Batch, future: "asyncio.Future[Committed]") -> bool:
+        """Whether ids were dropped while the batch waited, which then has to be judged anew.
+
+        Within one commit nothing is dropped before all of it has been compared.
+        """
+        passed = self._now() - batch.judged
+        if self._storage.since - batch.since <= passed + CLOCK_STEP:
+            return False
+        if not future.done():
+            future.set_exception(Stale())
+        return True
 
     def _tell(self, error: StorageError) -> None:
         """Log why commits fail: a sender that tries again and again must not fill the log."""

@@ -1,8 +1,9 @@
 """Takes decoded requests: refuses what cannot be counted, has the rest entered once, and gives the sums to the sink."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -11,7 +12,7 @@ from exporter.closecodes import Vocabulary
 from exporter.events import Count, Rejection, Reported, Sink
 from exporter.reports import Report
 from exporter.reports.tally import Tally
-from exporter.sources.webhook.books import Batch, Book
+from exporter.sources.webhook.books import Batch, Book, Stale
 from exporter.storage import Committed
 
 LONG: Final = 100
@@ -51,13 +52,14 @@ class Rules:
 
 
 class Webhook:
-    """Takes decoded requests, under `rules`, which may be replaced at any time."""
+    """Takes decoded requests, under `rules`, which may be replaced at any time. `now` is the wall clock of the book."""
 
-    def __init__(self, rules: Rules, book: Book, sink: Sink) -> None:
+    def __init__(self, rules: Rules, book: Book, sink: Sink, now: Callable[[], float] = time.time) -> None:
         self._rules = rules
         self._tally = Tally(rules.targets)
         self._book = book
         self._sink = sink
+        self._now = now
         self._opened: set[str] = set()
 
     @property
@@ -79,11 +81,16 @@ class Webhook:
 
         Then none of them is counted, and the request may be sent again.
         """
-        batch, refused, places = self._sorted(items, target)
         if len(items) > LONG:
             await asyncio.sleep(0)
-        committed = await self._book.enter(batch) if batch.reports else Committed(frozenset(), {})
-        return self._counted(batch, refused, places, committed)
+        while True:
+            # Nothing else may happen between judging and entering, or it is judged again.
+            batch, refused, places = self._sorted(items, target)
+            try:
+                committed = await self._book.enter(batch) if batch.reports else Committed(frozenset(), {})
+            except Stale:
+                continue
+            return self._counted(batch, refused, places, committed)
 
     def take_at_once(self, items: Sequence[Report | Rejection]) -> Outcome | None:
         """As `take`, without waiting; None where that cannot be, and then nothing is counted."""
@@ -97,9 +104,9 @@ class Webhook:
         rules, tally, opened = self._rules, self._tally, self._opened
         if target is not None and (rules.strict or target in rules.targets):
             rules = replace(rules, otherwise=target)
-        batch = Batch(lambda reports: tally(reports, rules.otherwise or "", opened))
+        batch = Batch(lambda reports: tally(reports, rules.otherwise or "", opened), self._book.since, self._now())
         refused: list[tuple[int, Rejection]] = []
-        places = _sort(items, rules, self._book.since, batch, refused)
+        places = _sort(items, rules, batch, refused)
         return batch, refused, places
 
     def _counted(
@@ -130,7 +137,6 @@ class Webhook:
 def _sort(
     items: Sequence[Report | Rejection],
     rules: Rules,
-    since: float,
     batch: Batch,
     refused: list[tuple[int, Rejection]],
 ) -> list[int]:
@@ -141,6 +147,7 @@ def _sort(
     targets, otherwise = rules.targets, rules.otherwise
     lenient = not rules.strict and otherwise in targets
     reports, ids, keyed, places = batch.reports, batch.ids, batch.keyed, []
+    since = batch.since
     since_ms = since * 1000
     since_moment: datetime | None = None
     for index, item in enumerate(items):
