@@ -46,6 +46,10 @@ class Poller:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
 
+    def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call once, in so many seconds, unless the handle is cancelled before."""
+        return self._loop.call_later(seconds, call)
+
     def close(self) -> None:
         """Watch nothing any more."""
         self._loop.remove_reader(self._epoll.fileno())

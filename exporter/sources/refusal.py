@@ -1,4 +1,4 @@
-"""What a client gets in place of an upstream that it cannot have: a whole HTTP/1.1 answer, and nothing if not HTTP."""
+"""What a client gets in place of an upstream that it cannot have: a whole HTTP/1.1 answer, or its end if not HTTP."""
 
 import asyncio
 import errno
@@ -58,7 +58,10 @@ def refusal(error: OSError) -> Refusal:
 
 
 async def refuse(client: socket.socket, observer: ConnectionObserver, refused: Refusal) -> None:
-    """Read the client's request, so that it can be counted, answer it, and close the connection."""
+    """Read the client's request, so that it can be counted, answer it, and close the connection.
+
+    A client that turns out not to speak HTTP/1 is not waited for: it could not be answered.
+    """
     try:
         async with asyncio.timeout(TIMEOUT):
             await _answer_request(client, observer, refused.answer)
@@ -77,6 +80,8 @@ async def _answer_request(client: socket.socket, observer: ConnectionObserver, a
         if not data:
             return
         observer.from_client(data)
+        if not observer.understood:
+            return
     await loop.sock_sendall(client, answer)
     client.shutdown(socket.SHUT_WR)
     # A close with unread data would be a reset, which may overtake the answer.

@@ -7,8 +7,12 @@ only stops the writing, and the peer's last words are read first.
 
 FIN is relayed as FIN, so half-closed connections stay so; RST is relayed as RST. A side is read only while the other
 has taken everything, so at most one read (READ_SIZE) waits per direction.
+
+Observing comes after forwarding and on the same event loop, so that what a read costs to observe is kept small: beyond
+what is known to need no looking at, little is read at once.
 """
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -17,19 +21,27 @@ from time import perf_counter
 from typing import Final, Protocol
 
 from exporter.events import EndKind, Side
+from exporter.sources import lingering
+from exporter.sources.lingering import Linger, queued
 from exporter.sources.poller import ENDED, FAILED, READ, WRITE, Poller
 from exporter.wire.connection import ConnectionObserver
+from exporter.wire.frames import LONGEST_HEADER, Chunk
 
 READ_SIZE: Final = 256 * 1024
 """Bytes read at once; also the most that waits in memory per direction."""
 
-FIRST_READ: Final = 16 * 1024
+FIRST_READ: Final = 17 * 1024
 LEAST_READ: Final = 1024
-"""How much is read at once from a new connection, and from one whose bytes take long to observe. Thousands of tiny
-frames in one read would keep the loop from everybody else; TCP slows down whoever sends them instead."""
+"""How much is read at once beyond what needs no looking at: usually (16 KiB, which many peers write at once, with their
+headers), and from whoever's bytes take long to observe. Thousands of tiny frames in one read would keep the loop from
+everybody else; TCP slows down whoever sends them."""
 
 LONG: Final = 0.001
 """Seconds of observing one read from which on less is read at once."""
+
+FORGIVEN: Final = 60.0
+"""Seconds after which a side whose bytes took long is read as usual again: a machine that is busy with other things
+makes anything take long. Whoever means harm gains nothing, a new connection would be read as usual at once."""
 
 # One buffer for every socket: reading into a new one of this size each time would have malloc map and unmap it,
 # which makes a small message cost three to four times as much, depending on how the heap happens to look.
@@ -47,7 +59,12 @@ class _End:
     """One socket of a relay: what is read from it goes to `other`, and then to the observer."""
 
     __slots__ = (
+        "_allowance",
         "_fd",
+        "_forgiven",
+        "_gone",
+        "_large",
+        "_linger",
         "_most",
         "_recv_into",
         "_relay",
@@ -71,7 +88,12 @@ class _End:
         self._fd = sock.fileno()
         self._recv_into = sock.recv_into
         self._send = sock.send
-        self._most = FIRST_READ
+        self._allowance = FIRST_READ  # bytes read at once of which nothing is known yet
+        self._most = FIRST_READ  # bytes read at once: the allowance, and more where that is known to be quick
+        self._large = False  # what it sends is large: a look at the next header tells how much to read at once
+        self._forgiven = 0.0  # when the allowance will be the usual one again
+        self._gone = False  # its Unix socket has been closed by its peer
+        self._linger: Linger | None = None
         self.reading = False
         self.unsent = b""  # taken from the other side, not yet taken by this one
         self.finished = False  # its FIN has been read
@@ -96,6 +118,8 @@ class _End:
                 self.hear_out()
             elif events & ENDED:
                 self._relay.poller.forget(self._fd)  # it would be called for without end; `resume` watches it again
+                self._gone = True
+                self._relay.look_later()
         except (MemoryError, OSError):
             # What the sockets themselves raise is handled below; this process has run out of something.
             self._relay.starve()
@@ -103,6 +127,8 @@ class _End:
     def _read(self) -> None:
         """Forward what this side sent, then observe it."""
         try:
+            if self._large and self._most == self._allowance:
+                self._foresee()
             size = self._recv_into(_BUFFER, self._most)
         except (BlockingIOError, InterruptedError):
             return
@@ -132,7 +158,7 @@ class _End:
         if sent != size:
             self.pause()
             other.hold(bytes(data[sent:]))
-        if size <= LEAST_READ:
+        if size < LEAST_READ and self._most == self._allowance:
             self.observe(data)
         else:
             self._observe_timed(data)
@@ -142,13 +168,33 @@ class _End:
         raise NotImplementedError
 
     def _observe_timed(self, data: memoryview) -> None:
-        """Observe a larger read, and fit the next one to how long that took."""
+        """Observe a read, and fit the next one to how long that took and to what is known of the bytes ahead."""
         began = perf_counter()
         self.observe(data)
-        if perf_counter() - began > LONG:
-            self._most = max(LEAST_READ, self._most // 4)
-        elif len(data) == self._most:
-            self._most = min(READ_SIZE, self._most * 2)
+        ended = perf_counter()
+        if ended - began > LONG:
+            self._allowance = max(LEAST_READ, self._allowance // 4)
+            self._forgiven = ended + FORGIVEN
+        elif self._allowance < FIRST_READ and ended >= self._forgiven:
+            self._allowance = FIRST_READ
+        ahead = self._ahead()
+        self._most = min(READ_SIZE, ahead + self._allowance)
+        if ahead > self._allowance:
+            self._large = True
+
+    def _foresee(self) -> None:
+        """Fit the next read to the frame that begins it. Raises OSError as reading does."""
+        size = self._recv_into(_BUFFER, LONGEST_HEADER, socket.MSG_PEEK)
+        ahead = self._ahead(_BUFFER[:size])
+        self._most = min(READ_SIZE, ahead + self._allowance)
+        self._large = ahead > self._allowance
+
+    def _ahead(self, begin: Chunk = b"") -> int:
+        try:
+            return self._relay.observer.ahead(self.side, begin)
+        except Exception as fault:
+            self._relay.observing_failed(fault)
+            return READ_SIZE
 
     def hear_out(self) -> None:
         """This side is gone, and the other takes nothing: observe what this one said before, it may say why."""
@@ -210,6 +256,25 @@ class _End:
         if self.reading:
             self.reading = False
             self._watch()
+            self._relay.look_later()
+
+    def look(self) -> bool:
+        """See what becomes of this side once it has ended or while it is not read. Returns whether to look again."""
+        other = self.other
+        lingers = self.finished or bool(other.unsent)
+        waiting = len(other.unsent) + queued(other.sock) if lingers else 0
+        gone = lingers and self._gone
+        if self._linger is None:
+            if not (waiting or gone):
+                return False
+            self._linger = Linger(self.sock)
+        if self._linger.look(waiting, gone=gone):
+            if self.finished:
+                self._relay.reset(self, OSError(errno.ECONNRESET, "closed a while ago"))
+            else:
+                self.hear_out()
+            return False
+        return waiting > 0 or gone
 
     def _watch(self) -> None:
         events = (READ if self.reading else 0) | (WRITE if self.unsent else 0)
@@ -266,7 +331,7 @@ class RelayOwner(Protocol):
 class Relay:
     """Two connected sockets and the observer of what passes between them. Owns both, and closes both."""
 
-    __slots__ = ("_client", "_server", "closed", "observer", "owner", "poller")
+    __slots__ = ("_client", "_server", "_timer", "closed", "observer", "owner", "poller")
 
     def __init__(
         self,
@@ -280,6 +345,7 @@ class Relay:
         self.poller = poller
         self.owner = owner
         self.closed = False
+        self._timer: asyncio.TimerHandle | None = None
         self._client = _ClientEnd(self, "client", client)
         self._server = _ServerEnd(self, "server", server)
         self._client.other = self._server
@@ -319,6 +385,11 @@ class Relay:
         """`end` is gone, though what it said last may not have been read yet."""
         self.observer.transport_ended(end.side, _KINDS.get(error.errno, "error"))
 
+    def look_later(self) -> None:
+        """A side has ended, or cannot be read for now: see in a while what becomes of it."""
+        if self._timer is None and not self.closed:
+            self._timer = self.poller.later(lingering.LOOK, self._look)
+
     def starve(self) -> None:
         """No memory is left to go on with: break off both sides, rather than lose a byte of what was read."""
         self.observer.transport_ended("exporter", "error")
@@ -329,10 +400,22 @@ class Relay:
         self.observer.fail()
         self.owner.observing_failed(fault)
 
+    def _look(self) -> None:
+        self._timer = None
+        try:
+            again = [end.look() for end in (self._client, self._server) if not self.closed]
+        except (MemoryError, OSError):
+            self.starve()
+            return
+        if any(again):
+            self.look_later()
+
     def _close(self, *reset: _End) -> None:
         if self.closed:
             return
         self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for end in (self._client, self._server):
             end.close(with_reset=end in reset)
         try:

@@ -10,12 +10,14 @@ from exporter.events import (
     Initiator,
     Origin,
     Peer,
+    Side,
     Sink,
     StreamUnparsed,
     TransportEnd,
     UnparsedReason,
 )
 from exporter.wire.frames import Chunk
+from exporter.wire.http1 import FOREVER
 from exporter.wire.upgrade import HttpConversation, UpgradeRequest, UpgradeResponse
 from exporter.wire.websocket import Watch, WebSocket
 
@@ -86,6 +88,23 @@ class ConnectionObserver:
     def awaiting_answer(self) -> bool:
         """Whether a request has passed and is not answered yet."""
         return self._http is not None and self._http.awaiting_answer
+
+    @property
+    def understood(self) -> bool:
+        """Whether what passes is followed, and not merely relayed."""
+        return self.from_client is not _ignore
+
+    def ahead(self, side: Side, begin: Chunk = b"") -> int:
+        """How many of the bytes that `side` sends next need no looking at, by what passed so far.
+
+        They cost next to nothing, however many are shown at once; each byte beyond them may be a frame of its own.
+        `begin` is how those bytes begin, where that is known: a frame's header in it tells of its payload.
+        """
+        if self._http is not None:
+            return self._http.ahead(side)
+        if self._websocket is None or self._unparsed:
+            return FOREVER
+        return (self._websocket.client if side == "client" else self._websocket.server).ahead(begin)
 
     def transport_ended(self, side: Initiator, kind: EndKind) -> None:
         """Learn that `side` ended its half of TCP. The first to do so is remembered."""

@@ -29,6 +29,7 @@ LENGTH: Final = 0x7F
 LENGTH_16: Final = 126
 LENGTH_64: Final = 127
 MASKING_KEY: Final = 4
+LONGEST_HEADER: Final = 14
 LONGEST_CONTROL: Final = 125
 
 PIECE: Final = 16 * 1024
@@ -133,6 +134,19 @@ class FrameMeter:
         self.messages = 0
         self.largest_message = 0
         self.closed = False
+
+    def ahead(self, begin: Chunk = b"") -> int:
+        """How many of the bytes to come are surely payload, and need no looking at: the rest of the frame under way.
+
+        Between two frames it is the payload of the next, if `begin` is how the bytes to come begin and holds its header
+        (LONGEST_HEADER bytes do).
+        """
+        if self._skip or self._held or len(begin) < LONGEST_HEADER:
+            return self._skip
+        length = begin[1] & LENGTH
+        if length < LENGTH_16:
+            return length
+        return int.from_bytes(begin[2:4] if length == LENGTH_16 else begin[2:10])
 
     @property
     def unfinished(self) -> int:

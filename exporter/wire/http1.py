@@ -14,6 +14,9 @@ MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 256
 """Field lines of a head; one with more is no head that is worth the time."""
 
+FOREVER: Final = 1 << 64
+"""More bytes than any connection carries."""
+
 CRLF: Final = b"\r\n"
 HEAD_END: Final = b"\r\n\r\n"
 
@@ -108,23 +111,27 @@ class Body:
         self.until_close = until_close
         self.done = not (length or chunked or until_close)
 
-    def skip(self, data: bytes) -> bytes:
-        """Pass over the body's bytes in `data`; returns what follows it.
+    @property
+    def ahead(self) -> int:
+        """How many of the bytes to come are surely the body's own: the rest of it, or of a chunk's data."""
+        return FOREVER if self.until_close else self._remaining
+
+    def skip(self, data: bytes, pos: int = 0) -> int:
+        """Pass over the body's bytes in `data` from `pos` on; returns the position of what follows it.
 
         Raises:
             Ambiguous: the chunked coding is broken.
         """
         if self.until_close:
-            return b""
+            return len(data)
         if self._chunked:
-            return self._skip_chunks(data)
-        taken = min(self._remaining, len(data))
+            return self._skip_chunks(data, pos)
+        taken = min(self._remaining, len(data) - pos)
         self._remaining -= taken
         self.done = self._remaining == 0
-        return data[taken:]
+        return pos + taken
 
-    def _skip_chunks(self, data: bytes) -> bytes:
-        pos = 0
+    def _skip_chunks(self, data: bytes, pos: int) -> int:
         while pos < len(data) and not self.done:
             if self._remaining:
                 taken = min(self._remaining, len(data) - pos)
@@ -140,7 +147,7 @@ class Body:
             if newline >= 0:
                 line, self._line = self._line, b""
                 self._chunk_line(line)
-        return data[pos:]
+        return pos
 
     def _chunk_line(self, line: bytes) -> None:
         if not line.endswith(CRLF):

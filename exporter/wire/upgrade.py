@@ -13,20 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from exporter.events import UnparsedReason
+from exporter.events import Side, UnparsedReason
 from exporter.wire import http1
 from exporter.wire.frames import Chunk
 
 MAX_PIPELINED: Final = 100
 """Requests awaiting their answers on one connection; beyond it the connection is relayed unread."""
 
-MAX_EARLY: Final = http1.MAX_HEAD
-"""Bytes kept that a client sent behind an upgrade request before it was answered."""
+MAX_EARLY: Final = 16 * 1024
+"""Bytes kept that a client sent behind an upgrade request before it was answered. All of them are looked at at once."""
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2"
 _TLS_HANDSHAKE: Final = b"\x16\x03"
 _STATUS_START: Final = b"HTTP/1."
+_NO_LINE_END: Final = re.compile(rb"[^\r\n]")
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,24}(?: |\Z)")
 
 
@@ -160,6 +161,10 @@ class HttpConversation:
         """Whether part of a request head has passed without its end."""
         return bool(self._held) and not self._waiting
 
+    def ahead(self, side: Side) -> int:
+        """How many of the bytes that `side` sends next need no looking at: they are the rest of a body."""
+        return self._request_body.ahead if side == "client" else self._response_body.ahead
+
     def from_client(self, data: Chunk) -> None:
         """Take the next bytes of the client."""
         try:
@@ -175,16 +180,17 @@ class HttpConversation:
             self._listener.unparsed(fault.reason)
 
     def _requests(self, data: bytes) -> None:
-        while data:
+        pos = 0
+        while pos < len(data):
             if not self._request_body.done:
-                data = _skip(self._request_body, data, "bad_request_head")
+                pos = _skip(self._request_body, data, pos, "bad_request_head")
                 continue
             if self._waiting:
-                self._held += data
+                self._held += data[pos:]
                 if len(self._held) > MAX_EARLY:
                     raise _Unparsed("early_data")
                 return
-            head, data = _take_head(self._held, data, _check_request_start)
+            head, pos = _take_head(self._held, data, pos, _check_request_start)
             if head is None:
                 return
             self._request(head)
@@ -206,18 +212,19 @@ class HttpConversation:
             self._listener.upgrade_requested(upgrade)
 
     def _responses(self, data: bytes) -> None:
-        while data:
+        pos = 0
+        while pos < len(data):
             if not self._response_body.done:
-                data = _skip(self._response_body, data, "bad_response_head")
+                pos = _skip(self._response_body, data, pos, "bad_response_head")
                 continue
-            head, data = _take_head(self._response_head, data, _check_response_start)
+            head, pos = _take_head(self._response_head, data, pos, _check_response_start)
             if head is None:
                 return
             response = http1.parse_response(head)
             if response is None:
                 raise _Unparsed("bad_response_head")
             if response.status == 101:
-                self._switched(response, data)
+                self._switched(response, data[pos:])
                 return
             if response.status >= 200:
                 self._answered(response)
@@ -260,32 +267,44 @@ class HttpConversation:
         self._listener.upgraded(upgrade, UpgradeResponse(deflate, subprotocol), bytes(self._held), rest)
 
 
-def _skip(body: http1.Body, data: bytes, reason: UnparsedReason) -> bytes:
+def _skip(body: http1.Body, data: bytes, pos: int, reason: UnparsedReason) -> int:
     try:
-        return body.skip(data)
+        return body.skip(data, pos)
     except http1.Ambiguous:
         raise _Unparsed(reason) from None
 
 
-def _take_head(held: bytearray, data: bytes, check_start: Callable[[bytes], None]) -> tuple[bytes | None, bytes]:
-    """Add `data` to a head under way. Returns the whole head, without its empty line, and what follows it.
+def _take_head(
+    held: bytearray, data: bytes, pos: int, check_start: Callable[[bytes], None]
+) -> tuple[bytes | None, int]:
+    """Take a head that begins in `held` or, where that is empty, in `data` at `pos`.
 
-    Empty lines before it are passed over (RFC 9112 section 2.2). `check_start` comes before any verdict on the rest,
-    so that the verdict does not depend on how the bytes were split. The search resumes where it left off, so that a
-    head sent byte by byte costs linear time.
+    Returns it without its empty line, and the position of what follows it in `data`; None of an incomplete one, which
+    is then in `held`. Empty lines before a head are passed over (RFC 9112 section 2.2). `check_start` comes before any
+    verdict on the rest, so that the verdict does not depend on how the bytes were split. Time is linear whether a head
+    comes byte by byte (the search resumes where it left off) or hundreds come in one read (what follows is not copied).
     """
-    searched = max(len(held) - 3, 0)
-    held += data if held else data.lstrip(b"\r\n")
-    check_start(bytes(held[:32]))
-    end = held.find(http1.HEAD_END, searched)
-    shortest = end if end >= 0 else len(held) - 3  # up to three bytes of the end may have passed
+    before = len(held)
+    if before:
+        held += data[pos:]
+        where: bytes | bytearray = held
+        begin, searched = 0, max(before - 3, 0)
+    else:
+        line = _NO_LINE_END.search(data, pos)
+        where = data
+        begin = searched = line.start() if line else len(data)
+    check_start(bytes(where[begin : begin + 32]))
+    end = where.find(http1.HEAD_END, searched)
+    shortest = (end if end >= 0 else len(where) - 3) - begin  # up to three bytes of the end may have passed
     if shortest > http1.MAX_HEAD:
         raise _Unparsed("head_too_large")
     if end < 0:
-        return None, b""
-    head, rest = bytes(held[:end]), bytes(held[end + 4 :])
+        if not before:
+            held += data[begin:]
+        return None, len(data)
+    head = bytes(where[begin:end])
     held.clear()
-    return head, rest
+    return head, end + len(http1.HEAD_END) + (pos - before if before else 0)
 
 
 def _check_response_start(start: bytes) -> None:

@@ -15,7 +15,7 @@ from exporter.wire import http1, upgrade
 from exporter.wire.frames import FrameMeter
 from exporter.wire.websocket import WebSocket
 from tests.support.loops import conversation, in_both_loops
-from tests.support.peers import Pair, Peer, connected, opened, relayed
+from tests.support.peers import Pair, Peer, connected, message, opened, relayed
 from tests.support.watching import watching
 
 MIB: Final = 1 << 20
@@ -142,3 +142,20 @@ async def test_a_fault_in_observing_never_stops_the_stream(fault: str, monkeypat
         page = await pair.watched.scrape()
         unread = page.counted("websocket_exporter_unparsed_streams_total", "reason")
         assert unread == ({} if fault == "at the end" else {("internal_error",): 1})
+
+
+@conversation
+async def test_a_fault_in_looking_ahead_never_stops_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where it is not bytes that our parser fails on, but the question of what comes next."""
+
+    def fail(*_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(FrameMeter, "ahead", fail)
+    async with relayed() as pair:
+        await pair.upgrade()
+        for _ in range(3):
+            await pair.client.send(message(bytes(100_000)))
+            assert len(await pair.server.read(100_014)) == 100_014
+        page = await pair.watched.scrape()
+        assert page.counted("websocket_exporter_unparsed_streams_total", "reason") == {("internal_error",): 1}

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from exporter.config import UnixPath
 from exporter.sources import refusal
 from exporter.wire import http1
-from tests.support.loops import conversation, in_both_loops
+from tests.support.loops import TIMEOUT, conversation, in_both_loops
 from tests.support.peers import Peer, all_that_is_left, connected, opened, relayed
 from tests.support.services import service
 from tests.support.watching import Watched, watching
@@ -128,17 +128,38 @@ async def test_a_unix_socket_that_is_missing(tmp_path: Path) -> None:
         assert await watched.handshakes() == {("failed", "refused"): 1}
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (b"\x16\x03\x01 is there anybody?", "tls"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http2"),
+        (b"\x00\x01\x02hello", "not_http"),
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", "bad_request_head"),
+    ],
+)
 @conversation
-async def test_nonsense_for_a_service_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that does not speak HTTP is not answered in HTTP: its connection ends after a while."""
+async def test_nonsense_for_a_service_that_is_down(said: bytes, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not speak HTTP is not answered in HTTP: its connection ends as soon as that is known."""
+    monkeypatch.setattr(refusal, "TIMEOUT", 2 * TIMEOUT)
+    with opened() as door:
+        nowhere = door.address
+    async with watching(nowhere) as watched:
+        assert await asked(watched, said) == (b"", b"")
+        page = await watched.scrape()
+        assert page.counted(UNPARSED, "reason") == {(kind,): 1}
+        assert page.value("websocket_handshakes_total") == 0
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16", b"GET / HTTP/1.1\r\n"])
+@conversation
+async def test_silence_for_a_service_that_is_down(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of which nothing is known yet may still ask, but not for ever."""
     monkeypatch.setattr(refusal, "TIMEOUT", 0.2)
     with opened() as door:
         nowhere = door.address
     async with watching(nowhere) as watched:
-        assert await asked(watched, b"\x16\x03\x01 is there anybody?") == (b"", b"")
-        page = await watched.scrape()
-        assert page.counted(UNPARSED, "reason") == {("tls",): 1}
-        assert page.value("websocket_handshakes_total") == 0
+        assert await asked(watched, said) == (b"", b"")
+        assert (await watched.scrape()).value("websocket_handshakes_total") == 0
 
 
 @conversation

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import string
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -297,7 +298,10 @@ class TestStorage:
             running = tasks.create_task(book.run())
             assert (await take(webhook, *old)).accepted == 50
             clock.now += 1
-            fills = [[close(id=f"{name} {number}", target="chat") for number in range(500)] for name in "abcdefghijklmnopqrstuvwx"]
+            fills = [
+                [close(id=f"{name} {number}", target="chat") for number in range(500)]
+                for name in string.ascii_letters[:24]
+            ]
             first = tasks.create_task(take(webhook, *fills[0]))
             others = [tasks.create_task(webhook.take(fill)) for fill in fills[1:]]
             for _ in range(5):

@@ -227,6 +227,11 @@ class Talk:
         elif not self.heard or not self.heard[-1].startswith("unparsed"):
             (self.http.from_client if side == "client" else self.http.from_server)(data)
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether part of a request head has passed; of an unparsed stream nobody asks."""
+        return self.http.incomplete and not (self.heard and self.heard[-1].startswith("unparsed"))
+
     def upgrade_requested(self, request: UpgradeRequest) -> None:
         self.heard.append(f"asked for {request.path}" if request.key else f"wrongly asked for {request.path}")
         self.requests.append(request)
@@ -254,7 +259,7 @@ def converse(turns: Iterable[Turn]) -> Talk:
 
 def heard(turns: Sequence[Turn]) -> list[str]:
     """What is heard of `turns`, however they are split."""
-    outcomes = [(talk.heard, talk.frames, talk.http.incomplete) for talk in map(converse, every_split(turns))]
+    outcomes = [(talk.heard, talk.frames, talk.incomplete) for talk in map(converse, every_split(turns))]
     for outcome in outcomes:
         assert outcome == outcomes[0]
     return outcomes[0][0]

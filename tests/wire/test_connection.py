@@ -15,7 +15,22 @@ from exporter.events import (
 )
 from exporter.metrics.catalogue import REJECTED_STATUSES
 from exporter.wire.connection import status_label
-from tests.wire.support import KEY, LISTENER, ORIGIN, TEXT, Observed, Turn, accepts, asks, client, close, frame, server
+from exporter.wire.http1 import FOREVER
+from tests.wire.support import (
+    BINARY,
+    KEY,
+    LISTENER,
+    ORIGIN,
+    TEXT,
+    Observed,
+    Turn,
+    accepts,
+    asks,
+    client,
+    close,
+    frame,
+    server,
+)
 
 GET = client("GET / HTTP/1.1")
 OK = server("HTTP/1.1 200 OK\nContent-Length: 0")
@@ -155,6 +170,41 @@ def test_an_unparsed_stream_is_told_once_and_not_looked_at_again(turns: list[Tur
     """Even where its bytes look like handshakes and frames; it is the listener's, no target was chosen."""
     rest = [asks(), accepts(), client(HELLO), client(b"\0"), server(b"\0")]
     assert finished([*turns, *rest]) == [StreamUnparsed(LISTENER, reason)]  # type: ignore[arg-type]
+
+
+def test_how_much_is_ahead() -> None:
+    """The rest of a body, then of a payload; nothing where a head or a frame may begin at any byte."""
+    observed = Observed()
+    told = []
+    for turn in (
+        client(asks("POST / HTTP/1.1", Content_Length="5")[1] + b"He"),
+        client(b"llo"),
+        server("HTTP/1.1 426 No\nContent-Length: 4"),
+        server(b"Sad!"),
+        asks(),
+        accepts(),
+        client(frame(BINARY, length=1000, key=KEY) + bytes(10)),
+        server(frame(BINARY, length=70_000)),
+    ):
+        observed.take(turn)
+        told.append((observed.observer.ahead("client"), observed.observer.ahead("server")))
+    assert told == [(3, 0), (0, 0), (0, 4), (0, 0), (0, 0), (0, 0), (990, 0), (990, 70_000)]
+    assert observed.observer.understood
+    observed.take(client(bytes(990)))
+    header = frame(BINARY, length=300, key=KEY) + bytes(6)
+    assert (observed.observer.ahead("client", header), observed.observer.ahead("server", header)) == (300, 70_000)
+
+
+@pytest.mark.parametrize("turns", [[client(b"\x16\x03\x01\0")], [GET, server(b"\0")], [asks(), accepts()]])
+def test_everything_is_ahead_of_what_is_not_followed(turns: list[Turn]) -> None:
+    """A stream that is not understood needs no looking at, nor does one that a fault of ours left unobserved."""
+    observed = Observed()
+    observed.take(*turns)
+    if turns[-1] == accepts():
+        assert observed.observer.understood
+        observed.observer.fail()
+    assert not observed.observer.understood
+    assert observed.observer.ahead("client") == observed.observer.ahead("server") == FOREVER
 
 
 def test_a_handshake_answered_by_a_fake_101_is_rejected() -> None:

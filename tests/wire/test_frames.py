@@ -236,6 +236,47 @@ def test_unfinished_sums_the_fragments_before_and_ends_with_the_message() -> Non
     assert metered.meter.messages == 2
 
 
+def test_ahead_is_what_is_left_of_the_payload_under_way() -> None:
+    """Of a header or a control frame nothing is ahead: every byte of those is looked at."""
+    metered = Metered("server")
+    told = []
+    for wire in (
+        frame(BINARY, length=1000)[:3],
+        frame(BINARY, length=1000)[3:],
+        bytes(400),
+        bytes(599),
+        b"\0" + frame(PING, b"?")[:2],
+        frame(PING, b"?")[2:] + frame(TEXT, length=10, fin=False),
+        bytes(10) + frame(CONTINUATION, length=(1 << 63) - 1),
+        bytes(7),
+    ):
+        metered.meter.feed(wire)
+        told.append(metered.meter.ahead())
+    assert told == [0, 1000, 600, 1, 0, 10, (1 << 63) - 1, (1 << 63) - 8]
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("size", [0, 8, 125, 126, 300, 65535, 65536, (1 << 63) - 1])
+def test_ahead_of_a_frame_that_is_about_to_begin(size: int, key: bytes | None) -> None:
+    """A header that is seen before it is taken tells of its payload, and changes nothing."""
+    metered = Metered("client" if key else "server")
+    header = frame(BINARY, length=size, key=key)
+    begin = (header + bytes(14))[:14]
+    assert metered.meter.ahead(begin) == size
+    assert metered.meter.ahead(memoryview(begin)) == size
+    assert metered.meter.ahead(begin[:13]) == metered.meter.ahead() == 0
+    metered.meter.feed(header)
+    assert metered.meter.ahead(begin) == metered.meter.ahead() == size
+    assert metered.meter.bytes == len(header)
+
+
+def test_ahead_of_a_header_under_way() -> None:
+    """Where a header has begun already, what comes next is no header."""
+    metered = Metered("server")
+    metered.meter.feed(b"\x82")
+    assert metered.meter.ahead(b"\x82\x7f" + bytes(12)) == 0
+
+
 def test_empty_reads_change_nothing() -> None:
     """A read of no bytes may come at any time, also inside a header, a payload or a control frame."""
     wire = frame(TEXT, b"Hello", key=KEY) + frame(PING, b"x", key=KEY) + frame(BINARY, bytes(300), key=KEY)

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, SERVER, Protocol, State
 
 from exporter.events import AnomalyKind, Side
+from exporter.wire import frames
 from tests.wire.support import CLOSE, KEY, PING, PONG, Account, Heard, account, expected, frame
 
 
@@ -160,6 +162,16 @@ def test_any_frames_in_any_pieces(
 
 
 @settings(max_examples=300, deadline=None)
+@given(st.data(), sides, st.booleans(), cuts, st.integers(1, 40))
+def test_pieces_of_any_length(data: st.DataObject, side: Side, deflate: bool, places: list[float], piece: int) -> None:
+    """However much of a read is looked at together, the account is that of the whole buffer."""
+    stream = without_torn_header(b"".join(data.draw(st.lists(any_frame(side), max_size=12))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "PIECE", piece)
+        assert account(side, cut(stream, places), deflate=deflate) == reference(side, stream, deflate=deflate)
+
+
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200).map(without_torn_header), sides, st.booleans(), cuts)
 def test_any_bytes_in_any_pieces(stream: bytes, side: Side, deflate: bool, places: list[float]) -> None:
     """Noise is read as frames too: nothing raises, and every split says the same."""
@@ -169,24 +181,22 @@ def test_any_bytes_in_any_pieces(stream: bytes, side: Side, deflate: bool, place
 @st.composite
 def legal_messages(draw: st.DrawFn) -> list[Frame]:
     """Messages in fragments with control frames between them, as websockets would send them."""
-    frames: list[Frame] = []
+    sent: list[Frame] = []
     for size in draw(st.lists(st.lists(sizes, min_size=1, max_size=4), max_size=6)):
         for place, part in enumerate(size):
             opcode = Opcode.CONT if place else draw(st.sampled_from([Opcode.TEXT, Opcode.BINARY]))
-            frames.append(Frame(opcode, bytes(part), fin=place == len(size) - 1))
+            sent.append(Frame(opcode, bytes(part), fin=place == len(size) - 1))
             if draw(flags):
                 control = draw(st.sampled_from([Opcode.PING, Opcode.PONG]))
-                frames.append(Frame(control, draw(st.binary(max_size=125))))
-    return frames
+                sent.append(Frame(control, draw(st.binary(max_size=125))))
+    return sent
 
 
 @settings(max_examples=100, deadline=None)
 @given(legal_messages(), sides, cuts)
-def test_legal_messages_are_those_that_websockets_receives(
-    frames: list[Frame], side: Side, places: list[float]
-) -> None:
+def test_legal_messages_are_those_that_websockets_receives(sent: list[Frame], side: Side, places: list[float]) -> None:
     """A stream that websockets wrote is counted as websockets reads it, and holds no anomaly."""
-    stream = b"".join(sent.serialize(mask=side == "client") for sent in frames)
+    stream = b"".join(one.serialize(mask=side == "client") for one in sent)
     receiver = Protocol(SERVER if side == "client" else CLIENT, state=State.OPEN, max_size=None)
     receiver.receive_data(stream)
     messages: list[int] = []

@@ -3,6 +3,7 @@
 import pytest
 
 from exporter.wire.http1 import (
+    FOREVER,
     Ambiguous,
     Body,
     Fields,
@@ -153,7 +154,7 @@ def passed(body: Body, pieces: list[bytes]) -> tuple[bytes, bool]:
     """What follows `body` in `pieces`, and whether it is complete."""
     rest = b""
     for piece in pieces:
-        rest += piece if body.done else body.skip(piece)
+        rest += piece if body.done else piece[body.skip(piece) :]
     return rest, body.done
 
 
@@ -185,6 +186,29 @@ def test_a_body_is_not_done_before_its_last_byte(fields: Fields, wire: bytes) ->
     """One byte short, it is still under way."""
     for pieces in splits(wire[:-1]):
         assert passed(request_body(RequestHead(b"POST", b"/", 1, fields)), pieces) == (b"", False)
+
+
+def test_ahead_is_what_is_left_of_a_body_or_of_a_chunk() -> None:
+    """Lines of the chunked coding are not part of it: any of them may be wrong."""
+    body = Body(10)
+    assert body.ahead == 10
+    body.skip(b"GET GET", 4)
+    assert body.ahead == 7
+    body = Body(chunked=True)
+    told = []
+    for piece in (b"a\r", b"\n01", b"23456789", b"\r\n1;x\r\n", b"!\r\n0\r\n"):
+        body.skip(piece)
+        told.append(body.ahead)
+    assert told == [0, 8, 0, 1, 0]
+    assert Body(until_close=True).ahead == FOREVER
+
+
+def test_a_body_is_skipped_from_where_it_begins() -> None:
+    """What lies before it in a read is not looked at, and what follows is left alone."""
+    data = b"POST / HTTP/1.1\r\n\r\nHelloGET"
+    assert data[Body(5).skip(data, data.index(b"Hello")) :] == b"GET"
+    data = b"0\r\n\r\n5\r\nHello\r\n0\r\n\r\nGET"
+    assert data[Body(chunked=True).skip(data, 5) :] == b"GET"
 
 
 @pytest.mark.parametrize(

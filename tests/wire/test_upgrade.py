@@ -111,6 +111,31 @@ def test_an_upgrade_is_found_behind_any_conversation(before: list[Turn]) -> None
     assert heard([*before, asks(), accepts()]) == OPENED
 
 
+@pytest.mark.parametrize("size", [1, 100, 5000])
+def test_any_number_of_heads_in_one_read(size: int) -> None:
+    """Hundreds of interim answers behind each other, however they are cut into reads, and then the 101."""
+    interim = server("HTTP/1.1 100 Continue")[1] * 5000
+    reads = [server(interim[start : start + size]) for start in range(0, len(interim), size)]
+    assert converse([asks(), *reads, accepts()]).heard == OPENED
+    assert converse([asks(), server(interim + accepts()[1])]).heard == OPENED
+
+
+def test_what_follows_a_head_is_not_copied_for_each() -> None:
+    """The cost of a read grows with its length, not with its square: seconds of it would stop the relay."""
+    interim = server(b"HTTP/1.1 100\r\n\r\n" * 200_000)
+    assert converse([asks(), interim, accepts()]).heard == OPENED
+
+
+def test_ahead_is_the_rest_of_a_body() -> None:
+    """Of heads nothing is ahead, of a body by length or of a chunk its rest; each side has its own."""
+    talk = converse([client("POST / HTTP/1.1\nContent-Length: 70000"), client(bytes(1000))])
+    assert (talk.http.ahead("client"), talk.http.ahead("server")) == (69_000, 0)
+    talk = converse([GET, server("HTTP/1.1 200 OK\nTransfer-Encoding: chunked"), server(b"ff\r\nabc")])
+    assert (talk.http.ahead("client"), talk.http.ahead("server")) == (0, 252)
+    talk = converse([GET, server("HTTP/1.1 200 OK"), server(b"abc")])
+    assert (talk.http.ahead("client"), talk.http.ahead("server")) == (0, http1.FOREVER)
+
+
 def test_the_sample_key_has_the_sample_accept_value() -> None:
     """The example of RFC 6455 section 1.3."""
     assert accept_value(SAMPLE_KEY.encode()) == SAMPLE_ACCEPT.encode()

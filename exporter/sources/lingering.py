@@ -1,0 +1,58 @@
+"""When a connection of which one side has ended may be taken for over, though the other side never ends.
+
+A process that has closed its connection completely is known by nothing but its FIN, which may as well be a half-close.
+TCP's keepalive tells the two apart: after a minute or so the kernel of such a process has forgotten the connection, and
+answers a probe with a RST. That gives the connection's place back. But a RST that is passed on drops what the kernel
+still holds for the other side, so there must be no probes while a slow reader has not taken all of it.
+
+A Unix socket knows at once that its peer is gone, and has no probes: there a minute is counted instead.
+"""
+
+import fcntl
+import socket
+import sys
+import termios
+from typing import Final
+
+LOOK: Final = 5.0
+"""Seconds from one look to the next. Far fewer than a kernel remembers a closed connection, so that no probe is sent
+between the end of a side and the first look at what waits for the other."""
+
+FORGOTTEN: Final = 60.0
+"""Seconds from which on a closed Unix socket counts as reset, like a TCP one whose kernel has forgotten it: Linux does
+so after net.ipv4.tcp_fin_timeout."""
+
+PATIENCE: Final = 600.0
+"""Seconds for which a reader may take nothing at all and is still waited for. A kernel that sends what a closed process
+left behind gives up after some five minutes of that."""
+
+
+def queued(sock: socket.socket) -> int:
+    """Bytes that the kernel holds for the peer of `sock`: not acknowledged or, of a Unix socket, not read."""
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+class Linger:
+    """Looks after a side that has ended, or cannot be read because the other does not take what was read before."""
+
+    __slots__ = ("_probed", "_sock", "_still", "_waiting")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._probed = True
+        self._waiting = 0
+        self._still = 0.0  # seconds for which `_waiting` has not changed
+
+    def look(self, waiting: int, *, gone: bool) -> bool:
+        """Look once every LOOK seconds. Returns whether the side is to be taken for reset.
+
+        `waiting` is how many bytes of the side's have been read and not taken by the other; `gone` whether its Unix
+        socket has been closed.
+        """
+        self._still = self._still + LOOK if waiting == self._waiting else 0.0
+        self._waiting = waiting
+        patient = waiting > 0 and self._still < PATIENCE
+        if self._sock.family != socket.AF_UNIX and self._probed == patient:
+            self._probed = not patient
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, self._probed)
+        return gone and not patient and self._still >= FORGOTTEN
