@@ -140,16 +140,20 @@ class MemoryBook:
             self._turn_after(ids)
         current, previous = self._current, self._previous
         duplicates = []
+        repeated = 0
         for position, one in enumerate(ids):
             if len(one) > LONG_ID:
                 one = _digest(one)
             shard = hash(one) % SHARDS
             known = current[shard]
-            if one in known or one in previous[shard]:
+            size = len(known)
+            known.add(one)  # looked up once: in a large set that is what costs
+            if len(known) == size:
                 duplicates.append(position)
-            else:
-                known.add(one)
-        self._size += len(ids) - len(duplicates)
+                repeated += 1
+            elif one in previous[shard]:
+                duplicates.append(position)
+        self._size += len(ids) - repeated
         if self._forgotten:
             self._forgotten.pop()
         return Committed(frozenset(duplicates), batch.counts(frozenset(duplicates))) if duplicates else _new(batch)
