@@ -138,6 +138,33 @@ def test_a_file_is_read_when_it_is_needed(tmp_path: Path) -> None:
         Text(file=path).read()
 
 
+@pytest.mark.parametrize("key", ["hold", "expect", "send", "tls", "headers", "subprotocols"])
+@pytest.mark.parametrize("nothing", ["null", "~", ""])
+def test_an_option_without_a_value_is_not_given(tmp_path: Path, key: str, nothing: str) -> None:
+    """An option that is there and empty is as one that is not there."""
+    found = load_text(tmp_path, f"probe:\n  - target: chat\n    url: {URL}\n    {key}: {nothing}\n")
+    assert found.probe == (ProbeConfig("chat", CHAT),)
+
+
+@pytest.mark.parametrize("key", ["target", "url", "interval", "timeout", "max_message_size"])
+def test_other_options_need_a_value(tmp_path: Path, key: str) -> None:
+    """What a probe always has cannot be nothing."""
+    given = {"target": "chat", "url": URL} | {key: "null"}
+    with pytest.raises(ConfigError) as caught:
+        load_text(tmp_path, "probe:\n  - " + "\n    ".join(f"{name}: {value}" for name, value in given.items()))
+    assert caught.value.faults == (f"{tmp_path}/config.yaml: probe[0].{key}: no value",)
+
+
+def test_text_that_cannot_be_sent(tmp_path: Path) -> None:
+    """Half of a surrogate pair, which JSON and YAML can spell, is refused and not repeated."""
+    text = f'probe: [{{target: a, url: "{URL}", send: "\\ud800 canary", headers: {{X-A: "canary \\udc00"}}}}]'
+    with pytest.raises(ConfigError) as caught:
+        load_text(tmp_path, text)
+    fault = "the text has half of a surrogate pair, which UTF-8 cannot carry"
+    file = f"{tmp_path}/config.yaml"
+    assert sorted(caught.value.faults) == [f"{file}: probe[0].headers.X-A: {fault}", f"{file}: probe[0].send: {fault}"]
+
+
 def test_an_encrypted_key_is_a_fault(tmp_path: Path) -> None:
     """A key that needs a password is refused; nobody is asked for one."""
     key = tmp_path / "key.pem"
@@ -172,6 +199,11 @@ def test_a_key_of_another_certificate_is_a_fault(tmp_path: Path) -> None:
             "chat=wss://me:secret@a/?token=secret",
             '--probe "chat=...@a/?...": "wss://...@a/?..." has a user name or password; '
             "an Authorization header can be read from a file",
+        ),
+        (
+            "chat=wss://a/#token=secret",
+            '--probe "chat=wss://a/#...": "wss://a/#..." has a fragment (#), '
+            "which a WebSocket URL cannot have (RFC 6455 section 3)",
         ),
         (
             "chat=wss://a/?token=secret#b",

@@ -12,13 +12,13 @@ from exporter.config.probes import (
     ProbeTls,
     Text,
     Url,
+    encodable,
     header_value,
     parse_probe_flag,
     parse_url,
     without_secrets,
 )
 from exporter.config.reader import Place, Reader
-from exporter.config.regex import Regex
 from exporter.config.values import quoted
 
 MAX_MESSAGE_SIZE: Final = 64 << 20
@@ -62,7 +62,9 @@ def read_probes(reader: Reader, place: Place, value: object) -> list[GivenProbe]
         for key in ("target", "url"):
             if key not in body:
                 reader.fault(at.key(key), "missing")
-        found: dict[str, Any] = reader.entries(at, {key: body[key] for key in body if key in _PARSERS}, _PARSERS)
+        found: dict[str, Any] = reader.entries(
+            at, {key: body[key] for key in body if key in _PARSERS and not _left_out(key, body)}, _PARSERS
+        )
         found |= {
             "subprotocols": _subprotocols(reader, at.key("subprotocols"), body.get("subprotocols")),
             "headers": _headers(reader, at.key("headers"), body.get("headers")),
@@ -73,6 +75,10 @@ def read_probes(reader: Reader, place: Place, value: object) -> list[GivenProbe]
         complete = "target" in found and "url" in found
         given.append(GivenProbe(at, found.get("target"), ProbeConfig(**found) if complete else None))
     return given
+
+
+def _left_out(key: str, body: Mapping[str, object]) -> bool:
+    return key in _OPTIONAL and body[key] is None
 
 
 def check_probes(reader: Reader, given: Sequence[GivenProbe], targets: Collection[str]) -> None:
@@ -114,6 +120,8 @@ def _parse_hold(value: object) -> float | None:
 def _parse_expect(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{quoted(value)} is not text")
+    from exporter.config.regex import Regex
+
     try:
         Regex(value)
     except ValueError as error:
@@ -166,6 +174,9 @@ _TLS_PARSERS: Final[Mapping[str, Callable[[object], object]]] = {
     "server_name": _parse_server_name,
     "insecure_skip_verify": values.parse_boolean,
 }
+_OPTIONAL: Final = ("expect", "hold")
+"""Keys that may be there without a value, which is as if they were not."""
+
 PROBE_KEYS: Final = (*_PARSERS, "subprotocols", "headers", "tls", "send")
 
 
@@ -206,7 +217,7 @@ def _text(reader: Reader, place: Place, value: object, check: Callable[[str], st
             text = Text(str(given))
         else:
             raise ValueError(f"{quoted(given)} is neither text nor a mapping with file")
-        check(text.read())
+        check(encodable(text.read()))
         return text
 
     if isinstance(value, dict) and "file" not in reader.mapping(place, value, ("file",)):

@@ -134,10 +134,19 @@ def header_value(text: str) -> str:
     return text
 
 
+def encodable(text: str) -> str:
+    """What UTF-8 can carry, unchanged. Raises ValueError with a sentence that does not repeat it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text has half of a surrogate pair, which UTF-8 cannot carry") from None
+    return text
+
+
 def without_secrets(text: str) -> str:
-    """A URL, or what was meant as one, without what may be user information and query."""
+    """A URL, or what was meant as one, without what may be user information, query and fragment."""
     named = re.sub(r"(://|=).*@|\A[^=/]*@", r"\1...@", text, flags=re.DOTALL)
-    return re.sub(r"\?.*", "?...", named, flags=re.DOTALL)
+    return re.sub(r"([?#]).*", r"\1...", named, flags=re.DOTALL)
 
 
 def _read(file: Path) -> str:

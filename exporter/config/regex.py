@@ -3,6 +3,8 @@
 `re` backtracks: a pattern such as `(a+)+b` takes years for thirty letters, in which nothing else runs. Here the syntax
 is that of `re` without what needs backtracking, and matching follows all ways at once (Thompson 1968): the time is
 the length of the text times the size of the pattern.
+
+The grammar is the standard library's own, from a private module of it: import this one only where there is a pattern.
 """
 
 import re
@@ -13,6 +15,11 @@ from typing import Any, Final
 
 MAX_SIZE: Final = 500
 """Steps of a pattern, repetitions written out."""
+
+MAX_REPETITIONS: Final = 10 * MAX_SIZE
+"""Repetitions written out. Those of nothing make no steps, and `(?:){20000000}` still takes its time."""
+
+_TOO_LARGE: Final = f"is too large: with its repetitions written out it has more than {MAX_SIZE} steps"
 
 _CATEGORIES: Final[dict[Any, str]] = {
     sre.CATEGORY_DIGIT: r"\d",
@@ -45,7 +52,9 @@ class Regex:
     def __init__(self, pattern: str) -> None:
         try:
             tree = parser.parse(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
+        except RecursionError:
+            raise ValueError(_TOO_LARGE) from None
+        except (re.error, OverflowError) as error:
             fault = str(error).encode("unicode_escape").decode()
             raise ValueError(f"is not a regular expression: {fault}") from None
         self._flags = tree.state.flags & ~re.UNICODE
@@ -55,7 +64,11 @@ class Regex:
         self._takes: dict[int, Single] = {}
         self._holds: dict[int, Assertion] = {}
         self._then: list[list[int]] = []
-        self._sequence(tree)
+        self._repetitions = 0
+        try:
+            self._sequence(tree)
+        except RecursionError:
+            raise ValueError(_TOO_LARGE) from None
 
     def search(self, text: str) -> bool:
         """Whether the pattern matches anywhere in `text`."""
@@ -86,7 +99,7 @@ class Regex:
     def _step(self) -> int:
         """A new step, which leads to the next one."""
         if len(self._then) >= MAX_SIZE:
-            raise ValueError(f"is too large: with its repetitions written out it has more than {MAX_SIZE} steps")
+            raise ValueError(_TOO_LARGE)
         self._then.append([len(self._then) + 1])
         return len(self._then) - 1
 
@@ -121,17 +134,23 @@ class Regex:
 
     def _repeat(self, least: int, most: Any, body: Any) -> None:
         for _ in range(least):
-            self._sequence(body)
+            self._repetition(body)
         endless = most is sre.MAXREPEAT
         forks = []
         for _ in range(1 if endless else most - least):
             fork = self._step()
             forks.append(fork)
-            self._sequence(body)
+            self._repetition(body)
             if endless:
                 self._then[self._step()] = [fork]
         for fork in forks:
             self._then[fork].append(len(self._then))
+
+    def _repetition(self, body: Any) -> None:
+        self._repetitions += 1
+        if self._repetitions > MAX_REPETITIONS:
+            raise ValueError(_TOO_LARGE)
+        self._sequence(body)
 
 
 def _spelled(kind: Any, value: Any) -> str:

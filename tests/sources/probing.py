@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+import struct
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import cycle
 from typing import Any, Final, TypeVar
 
@@ -194,3 +197,58 @@ async def frames(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, bytes
 async def nothing() -> AsyncIterator[tuple[int, bytes]]:
     for item in ():
         yield item
+
+
+@contextlib.contextmanager
+def flooding(tiny: bytes) -> Iterator[tuple[Address, list[int]]]:
+    """A server with threads of its own, which accepts WebSockets and sends these frames as fast as they are taken.
+
+    Yields its address, and the codes of the Close frames that it gets.
+    """
+    closes: list[int] = []
+    server = socket.create_server(("127.0.0.1", 0))
+    clients: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def listen(client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client.makefile("rb") as file:
+            while head := file.read(2):
+                key, masked = file.read(4), file.read(head[1] & 0x7F)
+                payload = bytes(byte ^ mask for byte, mask in zip(masked, cycle(key), strict=False))
+                if head[0] & 0x0F == CLOSE:
+                    closes.append(struct.unpack("!H", payload[:2])[0])
+                    client.shutdown(socket.SHUT_RDWR)
+
+    def flood(client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            asked = b""
+            while not asked.endswith(b"\r\n\r\n"):
+                asked += client.recv(4096)
+            key = asked.lower().index(b"sec-websocket-key: ") + len("sec-websocket-key: ")
+            client.sendall(accepting(asked[key : asked.index(b"\r", key)].decode()))
+            threads.append(threading.Thread(target=listen, args=(client,)))
+            threads[-1].start()
+            while True:
+                client.sendall(tiny * 30_000)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                clients.append(server.accept()[0])
+                threads.append(threading.Thread(target=flood, args=(clients[-1],)))
+                threads[-1].start()
+
+    accepts = threading.Thread(target=serve)
+    accepts.start()
+    try:
+        yield Address(*server.getsockname()), closes
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        accepts.join()
+        for each in (*clients, server):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+        for each in (*clients, server):
+            each.close()

@@ -17,6 +17,7 @@ from exporter.sources.probe import connection as probe_connection
 from tests.sources.probing import (
     close_of,
     configured,
+    flooding,
     frames,
     holding,
     killable,
@@ -98,8 +99,12 @@ async def test_pongs_that_answer_nothing_are_ignored() -> None:
 
 @in_both_loops
 @conversation
-async def test_a_service_that_pings_and_does_not_read(loop: str) -> None:
-    """Answers that nobody reads are not heaped up: such a service is not read either, and is a ping_timeout."""
+async def test_a_service_that_pings_and_does_not_read(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that nobody reads are not heaped up: such a service is not read either, and is a ping_timeout.
+
+    Whether it is told 1008 depends on what is full first: the sockets, or the rate at which frames are read.
+    """
+    monkeypatch.setattr(probe_connection, "CLOSE_TIMEOUT", 0.2)
     sent = 0
 
     async def pings(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,8 +118,9 @@ async def test_a_service_that_pings_and_does_not_read(loop: str) -> None:
 
     async with serving(pings) as address:
         closed, reason = await close_of(configured(address, timeout=2.0))
-    assert (told(closed), reason) == (("1006", "abnormal", "exporter"), "ping_timeout")
-    assert sent < 30 << 20  # what the sockets of both sides hold
+    assert (closed.initiator, reason) == ("exporter", "ping_timeout")
+    assert closed.code in ("1006", "1008")
+    assert sent < 60 << 20  # what the sockets of both sides hold, and what is thrown away after the Close frame
 
 
 @conversation
@@ -409,6 +415,49 @@ async def test_a_service_that_accepts_and_closes_at_once() -> None:
     assert seen.of(ProbeUp) == []
 
 
+# -- floods
+
+
+async def beats(seconds: float) -> int:
+    """How often the event loop comes round, a millisecond apart."""
+    loop, count = asyncio.get_running_loop(), 0
+    until = loop.time() + seconds
+    while loop.time() < until:
+        await asyncio.sleep(0.001)
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("tiny", [frame(BINARY), frame(PING), frame(TEXT, b"x")], ids=["empty", "ping", "text"])
+@in_both_loops
+@conversation
+async def test_a_flood_of_tiny_frames_holds_nothing_up(loop: str, tiny: bytes) -> None:
+    """The event loop goes on nearly as without it; the service is held back, and in the end told 1008."""
+    calm = await beats(0.5)
+    with flooding(tiny) as (address, closes):
+        async with holding(address, interval=0.2, timeout=1.0) as seen:
+            await seen.first(ProbeUp)
+            flooded = await beats(0.5)
+            closed = await seen.first(Closed)
+            assert (await seen.first(ProbeFailed)).reason == "ping_timeout"
+            assert (closed.code, closed.initiator) == ("1008", "exporter")
+            assert closed.server_to_client.messages < 5 * probe_connection.FRAMES_PER_SECOND
+            await eventually(lambda: closes)
+    assert flooded > calm / 4
+    assert closes[0] == 1008
+
+
+@in_both_loops
+@conversation
+async def test_a_burst_is_no_flood(loop: str) -> None:
+    """A few thousand messages at once are taken, and a Close frame behind them is seen though TCP ends with it."""
+    burst = frame(TEXT, b"x") * 4000 + close(1001)
+    async with serving(upgrading(burst, stay=False)) as address:
+        closed, reason = await close_of(configured(address))
+    assert (told(closed), reason) == (("1001", "going_away", "server"), "closed_by_server")
+    assert closed.server_to_client.messages == 4000
+
+
 # -- when the probe ends it
 
 
@@ -473,6 +522,25 @@ async def test_being_cut_off() -> None:
         async with holding(address) as seen:
             await seen.first(PingAnswered)
         assert [told(closed) for closed in seen.of(Closed)] == [("1006", "abnormal", "exporter")]
+
+
+@in_both_loops
+@conversation
+async def test_being_cut_off_while_it_is_polite(loop: str) -> None:
+    """A connection whose Close frame is not answered before the grace is over is counted: 1000, by the exporter."""
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await upgrading(stay=False)(reader, writer)
+        await asyncio.sleep(60)
+
+    async with serving(deaf) as address:
+        async with holding(address, timeout=30.0) as seen:
+            await seen.first(ProbeUp)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await seen.probes.stop()
+        assert [told(closed) for closed in seen.of(Closed)] == [("1000", "normal", "exporter")]
+        assert seen.of(ProbeFailed) == []
 
 
 @conversation

@@ -8,10 +8,11 @@ from itertools import pairwise
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection
 
+from exporter.config.probe_section import LEAST_HOLD
 from exporter.config.probes import ProbeConfig
 from exporter.events import ProbeFailed, ProbeWaits
 from exporter.sources.probe.opening import Opener
@@ -23,6 +24,8 @@ from tests.support.services import service
 from tests.wire.support import close
 
 MINUTE: Final = 60.0
+FAILS: Final = Ended()
+HELD: Final = Ended(LEAST_HOLD, planned=True)
 MOST: Final = 10
 """Connections that a service may see of one probe in any minute."""
 
@@ -32,6 +35,7 @@ FATES: Final = st.builds(
     code=st.one_of(st.none(), st.sampled_from([1000, 1001, 1011, 1012, 1013])),
     retry_after=st.one_of(st.none(), st.floats(0, 10_000)),
 )
+PLANNED: Final = st.builds(Ended, lived=st.floats(LEAST_HOLD, 120), planned=st.just(True))
 
 
 @given(st.lists(FATES, max_size=60), st.integers())
@@ -50,7 +54,9 @@ def test_delays_stay_within_their_bounds(fates: list[Ended], seed: int) -> None:
         assert max(low, asked_low, retry) <= delay <= max(high, asked_high, retry + POLICY.first) + 1e-9
 
 
-@given(st.lists(FATES, max_size=60), st.integers())
+@given(st.lists(st.one_of(FATES, PLANNED, st.sampled_from([FAILS, HELD])), max_size=60), st.integers())
+@example([FAILS, HELD] * 30, 0)
+@example([HELD, FAILS] * 30, 0)
 def test_any_minute_holds_ten_attempts_at_most(fates: list[Ended], seed: int) -> None:
     """Whatever becomes of the attempts, and however unlucky the draws, no minute holds more than ten of them."""
     for uniform in (random.Random(seed).uniform, lambda low, high: low):
@@ -97,10 +103,12 @@ def test_only_a_stable_connection_ends_a_series() -> None:
 
 
 def test_a_planned_end_is_no_failure() -> None:
-    """A connection that the probe itself ended, however short, begins anew: 0-5 s."""
+    """A connection that the probe itself ended is followed by another in 0-5 s; one under 30 s ends no series."""
     schedule = Schedule(lambda low, high: high)
     schedule.after(Ended())
     assert [schedule.after(Ended(10.0, planned=True)) for _ in range(3)] == [5.0] * 3
+    assert schedule.after(Ended()) == 14.0
+    assert schedule.after(Ended(30.0, planned=True)) == 5.0
     assert schedule.after(Ended()) == 5.0
 
 

@@ -25,6 +25,21 @@ CLOSE_TIMEOUT: Final = 5.0
 BUFFERED: Final = 64 * 1024
 """Bytes that may wait for a service that does not read, beside the first message; then it is not read either."""
 
+SLICE: Final = 512
+"""Bytes that the library is given at once: the smallest frames have two, and each costs it some microseconds."""
+
+STEP: Final = 64
+"""Frames after which the event loop has its turn; with those of a last slice 320, or some milliseconds."""
+
+FRAMES_PER_SECOND: Final = 5_000
+"""What is read of a service in the long run, less than a tenth of a core. Then TCP holds the service back. `BYTES` of a
+large frame, and each read, count as a frame."""
+
+BYTES: Final = 16 * 1024
+
+BURST: Final = 1.0
+"""Seconds of that rate that are read as fast as they come."""
+
 LOGGER: Final = logging.getLogger(__name__)
 """For the library. At its debug level it would log every header, secrets included."""
 LOGGER.setLevel(logging.ERROR)
@@ -42,10 +57,15 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_assembling",
+        "_at",
+        "_choked",
         "_deadline",
         "_head",
         "_headers",
         "_loop",
+        "_next",
+        "_paid_until",
+        "_pending",
         "_protocol",
         "_size",
         "_transport",
@@ -78,6 +98,11 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._head = b""
+        self._pending = b""
+        self._at = 0
+        self._next: asyncio.TimerHandle | None = None
+        self._paid_until = 0.0
+        self._choked = False
         self._size = 0
         self._assembling: bytearray | None = bytearray()
         self.answer: ResponseHead | None = None
@@ -135,8 +160,8 @@ class Connection(asyncio.Protocol):
             self._protocol.send_ping(payload)
             self._flush()
 
-    async def close(self) -> ConnectionClosed:
-        """End the WebSocket with 1000 unless it has ended, wait for the end of TCP, and tell how it went."""
+    async def close(self) -> None:
+        """End the WebSocket with 1000 unless it has ended, and wait for the end of TCP. Cancelled, it ends TCP."""
         if self._protocol.state is State.OPEN and not self.aborted:
             self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
             self._flush()
@@ -145,11 +170,28 @@ class Connection(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
+
+    @property
+    def ended(self) -> ConnectionClosed:
+        """How the WebSocket ended, as far as that is known. To be asked after `close` alone."""
+        self._protocol.receive_eof()
         return self._protocol.close_exc
+
+    def leave(self) -> None:
+        """End a connection on which nothing is heard: without a word, as nobody listens.
+
+        A service that sends more than is read listens perhaps: it is told 1008 (RFC 6455 section 7.4.1).
+        """
+        if self._next is None or self._choked or not self.is_open:
+            self.abort()
+            return
+        self._protocol.fail(CloseCode.POLICY_VIOLATION, "more frames than the probe reads")
+        self._flush()
 
     def abort(self) -> None:
         """End TCP without a word."""
         self.aborted = True
+        self._pending, self._at = b"", 0
         if self._transport is not None:
             self._transport.abort()
 
@@ -179,26 +221,29 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Learn that no more will come; the transport then closes by itself."""
-        self._protocol.receive_eof()
-        self._flush()
+        if not self._pending:
+            self._protocol.receive_eof()
+            self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Learn that the transport has ended."""
-        self._protocol.receive_eof()
-        self.lost = True
+        """Learn that the transport has ended. What came before is looked at first: a Close frame may be in it."""
         self.lost_by = exc
         if self._deadline is not None:
             self._deadline.cancel()
-        self._wake()
+        if self._next is not None:
+            self._next.cancel()
+        self._drain()
 
     def pause_writing(self) -> None:
         """Read nothing that may have to be answered while no answer goes out."""
+        self._choked = True
         self._connected.pause_reading()
 
     def resume_writing(self) -> None:
         """Read on."""
-        if not self._connected.is_closing():
-            self._connected.resume_reading()
+        self._choked = False
+        if self._next is None and not self._connected.is_closing():
+            self._go_on()
 
     # How it works
 
@@ -219,23 +264,71 @@ class Connection(asyncio.Protocol):
         self.sent_bytes = 0  # of the WebSocket, as what is received
         answer = parse_response(head[:end]) if 0 <= end <= MAX_HEAD and is_http else None
         if answer is not None and answer.status == 101:
-            self._read(head)
-            self.received_bytes -= end + len(HEAD_END)
+            self._parse(head[: end + len(HEAD_END)])
             self.accepted = self._protocol.handshake_exc is None
         if not self.accepted:
             self.answer = answer
             self.abort()
+        elif len(head) > end + len(HEAD_END):
+            self._read(head[end + len(HEAD_END) :])
         self._wake()
 
     def _read(self, data: bytes) -> None:
         self.received_bytes += len(data)
+        self._pending = self._pending[self._at :] + data
+        self._at = 0
+        if self._next is None and not self._choked:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Look at some of what has come, and at the rest later; read meanwhile no more, so that TCP holds it back."""
+        self._next = None
+        now = self._loop.time()
+        frames = self._step()
+        self._paid_until = max(self._paid_until, now) + frames / FRAMES_PER_SECOND
+        wait = self._paid_until - BURST - now
+        if self._connected.is_closing():
+            return
+        if self._pending or wait > 0:
+            self._connected.pause_reading()
+            if not self._choked:
+                self._next = self._loop.call_later(max(0.0, wait), self._go_on)
+        elif not self._choked:
+            self._connected.resume_reading()
+
+    def _drain(self) -> None:
+        """Look at the rest of what came before the end, in steps."""
+        if self._pending and not self.aborted:
+            self._step()
+            self._loop.call_soon(self._drain)
+            return
+        self._pending = b""
+        self._protocol.receive_eof()
+        self.lost = True
+        self._wake()
+
+    def _step(self) -> float:
+        """Look at what takes no longer than some milliseconds. Returns for how many frames it counts."""
+        frames = 1.0
+        while self._pending and frames < STEP:
+            data = self._pending[self._at : self._at + SLICE]
+            self._at += SLICE
+            if self._at >= len(self._pending):
+                self._pending, self._at = b"", 0
+            frames += self._parse(data) + len(data) / BYTES
+        return frames
+
+    def _parse(self, data: bytes) -> int:
+        """Give the library its bytes, and take the frames. Returns how many there were."""
         self._protocol.receive_data(data)
         self._flush()
-        for event in self._protocol.events_received():
+        events = self._protocol.events_received()
+        for event in events:
             if isinstance(event, Frame):
                 self._take(event)
             else:
                 event.headers.clear()  # the library keeps the answer as long as the connection lasts
+        return len(events)
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode is Opcode.PONG:
@@ -258,12 +351,13 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         transport = self._connected
-        for data in self._protocol.data_to_send():
-            if not data:  # the end of the stream
-                transport.close()
-            elif not transport.is_closing():
-                self.sent_bytes += len(data)
-                transport.write(data)
+        chunks = self._protocol.data_to_send()
+        data = b"".join(chunks)
+        if data and not transport.is_closing():
+            self.sent_bytes += len(data)
+            transport.write(data)
+        if chunks and not chunks[-1]:  # the end of the stream
+            transport.close()
         if self._deadline is None and self._protocol.state is State.CLOSING:
             # It is for the server to end TCP first (RFC 6455 section 7.1.1), which it may fail to do.
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self.abort)

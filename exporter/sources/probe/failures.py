@@ -124,7 +124,7 @@ def ending(closed: ConnectionClosed, why_left: ProbeFailure | None, *, aborted: 
         reason: ProbeFailure | None = why_left
         if code == CloseCode.MESSAGE_TOO_BIG:
             reason = "too_big"
-        elif code != CloseCode.NORMAL_CLOSURE:
+        elif code != CloseCode.NORMAL_CLOSURE and why_left is None:
             reason = "not_websocket"
         return Ending(True, code, closed.sent.reason, "exporter", reason)
     if aborted:

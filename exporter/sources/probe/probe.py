@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
 from exporter.closecodes import NO_CLOSE, Vocabulary
 from exporter.config.probes import ProbeConfig
-from exporter.config.regex import Regex
 from exporter.events import (
     Closed,
     HandshakeEnded,
@@ -28,6 +27,9 @@ from exporter.sources.probe.failures import Ending, Failed, Unable, ending
 from exporter.sources.probe.opening import USER_AGENT, Opened, Opener
 from exporter.sources.probe.pulse import Pulse
 from exporter.sources.probe.schedule import Ended, Schedule
+
+if TYPE_CHECKING:
+    from exporter.config.regex import Regex
 
 ANSWER: Final = 1024
 """Characters of an expected answer that are looked at."""
@@ -65,7 +67,7 @@ class Probe:
         self._origin = Origin("probe", config.target)
         self._sink = sink
         self._tools = tools
-        self._expected = Regex(config.expect) if config.expect is not None else None
+        self._expected = _regex(config.expect) if config.expect is not None else None
         self._schedule = Schedule(tools.uniform)
         self._said = ""
         self.polite = False
@@ -103,9 +105,12 @@ class Probe:
                 connection.abort()
             raise
         finally:
-            end = ending(await connection.close(), why_left, aborted=connection.aborted)
-            lived = connection.clock() - accepted
-            self._sink.emit(self._closed(connection, end, lived))
+            try:
+                await connection.close()
+            finally:  # cancelled once more, it is still counted
+                end = ending(connection.ended, why_left, aborted=connection.aborted)
+                lived = connection.clock() - accepted
+                self._sink.emit(self._closed(connection, end, lived))
         if end.reason is not None:
             self._fail(end.reason)
         return Ended(lived, end.reason is None, end.code if end.initiator == "server" else None)
@@ -189,6 +194,12 @@ class Probe:
 
     def _about(self) -> dict[str, str]:
         return {"target": self._config.target, "url": str(self._config.url)}
+
+
+def _regex(pattern: str) -> "Regex":
+    from exporter.config.regex import Regex
+
+    return Regex(pattern)
 
 
 def _sent(connection: Connection) -> Traffic:

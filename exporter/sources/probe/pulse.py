@@ -19,7 +19,8 @@ class Pulse:
     """Sends a Ping every `interval` seconds, to the nearest `TICK`, the next one only when the last was answered.
 
     `answered` is told each round trip in seconds. A Ping that is not answered within `timeout` seconds ends the
-    connection without a word, and `silent` is true: nothing is said to a service that does not listen.
+    connection without a word, and `silent` is true: nothing is said to a service that does not listen. One that sends
+    more than is read is told so (`Connection.leave`).
     """
 
     __slots__ = (
@@ -80,4 +81,4 @@ class Pulse:
 
     def _give_up(self) -> None:
         self.silent = True
-        self._connection.abort()
+        self._connection.leave()

@@ -10,7 +10,8 @@ from exporter.insight.backoff import Backoff, Policy
 
 POLICY: Final = Policy(first=5.0, floor=7.0, base=14.0, cap=60.0, stable=30.0)
 """Delays from 0-5 s, then 7-14, 7-28, 7-56 and 7-60 s. Whatever a service does, a minute holds ten connections of a
-probe at the most: all delays but the first of a series are at least 7 s."""
+probe at the most: all delays but the first of a series are at least 7 s, and a connection with a planned end lives for
+10 s."""
 
 ASKED_FOR: Final = {1012: (5.0, 30.0), 1013: (30.0, 60.0)}
 """Least seconds before coming back, by the close code with which a service asked for time: drawn from this range. For
@@ -52,7 +53,9 @@ class Schedule:
     def after(self, ended: Ended) -> float:
         """Seconds to wait before the next attempt."""
         if ended.planned:
-            self._backoff.failures = 0
+            # Short ones leave the series as it is: a service that fails in between would see attempts too often.
+            if ended.lived is not None and ended.lived >= self._policy.stable:
+                self._backoff.failures = 0
             return self.first()
         delay = self._backoff.after(ended.lived)
         if ended.code in ASKED_FOR:
