@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -10,7 +11,7 @@ from typing import Final
 import pytest
 import structlog
 
-from exporter.sources.relay import READ_SIZE
+from exporter.sources.pace import READ_SIZE
 from exporter.wire import http1, upgrade
 from exporter.wire.frames import FrameMeter
 from exporter.wire.websocket import WebSocket
@@ -56,6 +57,17 @@ async def test_every_byte_arrives_as_it_was_sent(loop: str, upstream: str, tmp_p
         answered = tasks.create_task(pair.client.rest())
         received = [hashlib.sha256(await all_of_it).digest() for all_of_it in (asked, answered)]
         assert received == [hashlib.sha256(sent).digest() for sent in (question, answer)]
+
+
+@pytest.mark.parametrize("writer", ["client", "server"])
+@conversation
+async def test_urgent_data_is_data(writer: str) -> None:
+    """What TCP calls urgent (RFC 6093) arrives where it was in the stream, as any other byte."""
+    async with relayed() as pair:
+        writing, reading = sides(pair, writer)
+        writing.sock.send(b"ab", socket.MSG_OOB)
+        await writing.send(b"cd")
+        assert await reading.read(4) == b"abcd"
 
 
 @pytest.mark.parametrize("first", ["client", "server"])

@@ -274,7 +274,7 @@ def test_ahead_of_a_header_under_way() -> None:
     """Where a header has begun already, what comes next is no header."""
     metered = Metered("server")
     metered.meter.feed(b"\x82")
-    assert metered.meter.ahead(b"\x82\x7f" + bytes(12)) == 0
+    assert metered.meter.ahead(b"\x82\x7e" + b"\xff" * 12) == 0
 
 
 def test_empty_reads_change_nothing() -> None:
