@@ -7,9 +7,6 @@ only stops the writing, and the peer's last words are read first.
 
 FIN is relayed as FIN, so half-closed connections stay so; RST is relayed as RST. A side is read only while the other
 has taken everything, so at most one read (READ_SIZE) waits per direction.
-
-Observing comes after forwarding and on the same event loop, so that what a read costs to observe is kept small: beyond
-what is known to need no looking at, little is read at once.
 """
 
 import asyncio
@@ -23,25 +20,10 @@ from typing import Final, Protocol
 from exporter.events import EndKind, Side
 from exporter.sources import lingering
 from exporter.sources.lingering import Linger, queued
+from exporter.sources.pace import LEAST_READ, READ_SIZE, Pace
 from exporter.sources.poller import ENDED, FAILED, READ, WRITE, Poller
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.frames import LONGEST_HEADER, Chunk
-
-READ_SIZE: Final = 256 * 1024
-"""Bytes read at once; also the most that waits in memory per direction."""
-
-FIRST_READ: Final = 17 * 1024
-LEAST_READ: Final = 1024
-"""How much is read at once beyond what needs no looking at: usually (16 KiB, which many peers write at once, with their
-headers), and from whoever's bytes take long to observe. Thousands of tiny frames in one read would keep the loop from
-everybody else; TCP slows down whoever sends them."""
-
-LONG: Final = 0.001
-"""Seconds of observing one read from which on less is read at once."""
-
-FORGIVEN: Final = 60.0
-"""Seconds after which a side whose bytes took long is read as usual again: a machine that is busy with other things
-makes anything take long. Whoever means harm gains nothing, a new connection would be read as usual at once."""
 
 # One buffer for every socket: reading into a new one of this size each time would have malloc map and unmap it,
 # which makes a small message cost three to four times as much, depending on how the heap happens to look.
@@ -59,13 +41,10 @@ class _End:
     """One socket of a relay: what is read from it goes to `other`, and then to the observer."""
 
     __slots__ = (
-        "_allowance",
         "_fd",
-        "_forgiven",
         "_gone",
-        "_large",
         "_linger",
-        "_most",
+        "_pace",
         "_recv_into",
         "_relay",
         "_send",
@@ -88,10 +67,7 @@ class _End:
         self._fd = sock.fileno()
         self._recv_into = sock.recv_into
         self._send = sock.send
-        self._allowance = FIRST_READ  # bytes read at once of which nothing is known yet
-        self._most = FIRST_READ  # bytes read at once: the allowance, and more where that is known to be quick
-        self._large = False  # what it sends is large: a look at the next header tells how much to read at once
-        self._forgiven = 0.0  # when the allowance will be the usual one again
+        self._pace = Pace()
         self._gone = False  # its Unix socket has been closed by its peer
         self._linger: Linger | None = None
         self.reading = False
@@ -126,10 +102,11 @@ class _End:
 
     def _read(self) -> None:
         """Forward what this side sent, then observe it."""
+        pace = self._pace
         try:
-            if self._large and self._most == self._allowance:
+            if pace.large and pace.usual:
                 self._foresee()
-            size = self._recv_into(_BUFFER, self._most)
+            size = self._recv_into(_BUFFER, pace.most)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -158,7 +135,7 @@ class _End:
         if sent != size:
             self.pause()
             other.hold(bytes(data[sent:]))
-        if size < LEAST_READ and self._most == self._allowance:
+        if size < LEAST_READ and pace.usual:
             self.observe(data)
         else:
             self._observe_timed(data)
@@ -168,26 +145,15 @@ class _End:
         raise NotImplementedError
 
     def _observe_timed(self, data: memoryview) -> None:
-        """Observe a read, and fit the next one to how long that took and to what is known of the bytes ahead."""
+        """Observe a read, and fit the next one to it."""
         began = perf_counter()
         self.observe(data)
         ended = perf_counter()
-        if ended - began > LONG:
-            self._allowance = max(LEAST_READ, self._allowance // 4)
-            self._forgiven = ended + FORGIVEN
-        elif self._allowance < FIRST_READ and ended >= self._forgiven:
-            self._allowance = FIRST_READ
-        ahead = self._ahead()
-        self._most = min(READ_SIZE, ahead + self._allowance)
-        if ahead > self._allowance:
-            self._large = True
+        self._pace.observed(began, ended, self._ahead())
 
     def _foresee(self) -> None:
         """Fit the next read to the frame that begins it. Raises OSError as reading does."""
-        size = self._recv_into(_BUFFER, LONGEST_HEADER, socket.MSG_PEEK)
-        ahead = self._ahead(_BUFFER[:size])
-        self._most = min(READ_SIZE, ahead + self._allowance)
-        self._large = ahead > self._allowance
+        self._pace.foreseen(self._ahead(self.sock.recv(LONGEST_HEADER, socket.MSG_PEEK)))
 
     def _ahead(self, begin: Chunk = b"") -> int:
         try:

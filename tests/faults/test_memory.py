@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from exporter.sources.relay import READ_SIZE
+from exporter.sources.pace import READ_SIZE
 from tests.faults.crowd import head
 from tests.support.loops import conversation, eventually
 from tests.support.peers import Door, Peer, connected, opened

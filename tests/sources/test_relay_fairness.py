@@ -12,9 +12,10 @@ import pytest
 
 from exporter.closecodes import Vocabulary
 from exporter.events import Event, Origin, Side
-from exporter.sources import relay as module
+from exporter.sources import pace
+from exporter.sources.pace import FIRST_READ, LEAST_READ, READ_SIZE
 from exporter.sources.poller import Poller
-from exporter.sources.relay import FIRST_READ, LEAST_READ, READ_SIZE, Relay
+from exporter.sources.relay import Relay
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.frames import LONGEST_HEADER, Chunk
 from exporter.wire.upgrade import UpgradeRequest
@@ -118,14 +119,14 @@ async def push(client: Peer, server: Peer, data: bytes) -> None:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing takes long, whatever else the machine is doing."""
-    monkeypatch.setattr(module, "LONG", 60.0)
+    monkeypatch.setattr(pace, "LONG", 60.0)
 
 
 @in_both_loops
 @conversation
 async def test_a_stream_that_is_slow_to_observe_is_read_in_small_pieces(loop: str) -> None:
     """Each read that took long is followed by a smaller one, down to a kilobyte."""
-    with weighed(cost=2 * module.LONG) as (client, server, observer):
+    with weighed(cost=2 * pace.LONG) as (client, server, observer):
         await push(client, server, bytes(64 * 1024))
         assert observer.sizes[0] <= FIRST_READ
         assert max(observer.sizes[4:]) <= LEAST_READ
@@ -135,10 +136,10 @@ async def test_a_stream_that_is_slow_to_observe_is_read_in_small_pieces(loop: st
 @conversation
 async def test_a_stream_that_was_slow_is_forgiven(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When reads have not taken long for a while, as much is read at once as before, and no more."""
-    with weighed(cost=2 * module.LONG) as (client, server, observer):
-        monkeypatch.setattr(module, "FORGIVEN", 0.0)
+    with weighed(cost=2 * pace.LONG) as (client, server, observer):
+        monkeypatch.setattr(pace, "FORGIVEN", 0.0)
         await push(client, server, bytes(64 * 1024))
-        monkeypatch.setattr(module, "LONG", 60.0)
+        monkeypatch.setattr(pace, "LONG", 60.0)
         before = len(observer.sizes)
         observer.cost = 0.0
         await push(client, server, bytes(128 * 1024))
@@ -149,9 +150,9 @@ async def test_a_stream_that_was_slow_is_forgiven(loop: str, monkeypatch: pytest
 @conversation
 async def test_a_stream_that_was_slow_is_not_forgiven_at_once(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads that are quick again do not make the next ones larger before that while is over."""
-    with weighed(cost=2 * module.LONG) as (client, server, observer):
+    with weighed(cost=2 * pace.LONG) as (client, server, observer):
         await push(client, server, bytes(64 * 1024))
-        monkeypatch.setattr(module, "LONG", 60.0)
+        monkeypatch.setattr(pace, "LONG", 60.0)
         before = len(observer.sizes)
         observer.cost = 0.0
         await push(client, server, bytes(128 * 1024))
@@ -199,9 +200,9 @@ async def test_a_slow_stream_s_payloads_are_still_read_in_large_pieces(
     loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever sends tiny frames gets them read in small pieces, and its large messages as anybody's."""
-    with weighed(cost=2 * module.LONG) as (client, server, observer):
+    with weighed(cost=2 * pace.LONG) as (client, server, observer):
         await push(client, server, bytes(64 * 1024))
-        monkeypatch.setattr(module, "LONG", 60.0)
+        monkeypatch.setattr(pace, "LONG", 60.0)
         observer.cost = 0.0
         observer.known = 8 * READ_SIZE
         before = len(observer.sizes)
