@@ -10,8 +10,9 @@ from websockets.protocol import Side as Role
 from benchmarks.report import Table
 from benchmarks.workload import FIN_BINARY, frame
 from exporter.events import AnomalyKind, Side
+from exporter.metrics.catalogue import MESSAGE_LIMIT_RATIO
 from exporter.wire.frames import FrameMeter
-from exporter.wire.sizes import DirectionSizes, MessageSizes
+from exporter.wire.sizes import DirectionSizes, Headroom, MessageSizes
 
 METER: Final = "frame meter"
 WEBSOCKETS: Final = "websockets"
@@ -33,7 +34,8 @@ class Unheard:
 
 def measure(rounds: int, seconds: float) -> Table:
     """Feed both parsers what clients send, in turns, `seconds` of CPU each time."""
-    sizes = DirectionSizes(MessageSizes(), MessageSizes())
+    plain = MessageSizes()
+    sizes = DirectionSizes(plain, MessageSizes(), Headroom(plain, MESSAGE_LIMIT_RATIO.bounds))
     meter = FrameMeter("client", sizes, deflate=False, listener=Unheard())
     parser = Protocol(Role.SERVER, state=State.OPEN, max_size=None)
     rows: dict[str, dict[str, list[float]]] = {}

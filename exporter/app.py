@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import resource
+import secrets
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -27,11 +28,15 @@ from exporter.web.errors import ERROR_TOKENS, ErrorAnswers
 from exporter.web.listener import Listener, listen
 from exporter.web.protocol import CONNECTIONS, LINGERING
 from exporter.web.scrapers import Scrapers
+from exporter.wire.client_key import Hasher
 
 if TYPE_CHECKING:
     from exporter.sources.probe import Probes
     from exporter.web.gate import Gate
     from exporter.webhook import WebhookService
+
+SECRET_BYTES: Final = 16
+"""Of the secret by which client keys are hashed; it is this process's own, and forgotten with it."""
 
 LAG_INTERVAL: Final = 0.25
 """Seconds between two measurements of how late the event loop wakes up."""
@@ -103,7 +108,7 @@ class App:
         self._scrapers = Scrapers()
         self.recorder = Recorder(time.time, ERROR_TOKENS)
         self._sinks = _Sinks((self.recorder, log.CloseLog()), time.monotonic)
-        self._targets = Targets("tap", self._tapped(config), self.recorder)
+        self._targets = Targets("tap", self._tapped(config), self.recorder, Hasher(secrets.token_bytes(SECRET_BYTES)))
         listeners = 1 if config.webhook_listen_address is None else 2
         capacity = Capacity(
             config.limits_connections or affordable_connections(listeners, len(config.probe)), affordable_refusals()
@@ -221,7 +226,8 @@ class App:
         """The series of the catalogue that there can be, however peers behave; process_* and python_* come on top."""
         vocabularies = (target.vocabulary() for target in self._config.targets.values())
         sources = bool(self._taps) + (self.webhook is not None) + (self._probes is not None)
-        return most_series_of(vocabularies, len(ERROR_TOKENS), sources)
+        builds = sum(len(target.client_builds) for target in self._config.targets.values())
+        return most_series_of(vocabularies, len(ERROR_TOKENS), sources, builds)
 
     def _warn(self, sentences: Sequence[str]) -> None:
         for sentence in sentences:

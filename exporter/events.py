@@ -6,9 +6,9 @@ Times are seconds, sizes are bytes. Label values are bounded before they enter a
 whatever a peer chose freely (reason, path, user agent, address) is only ever logged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, Protocol, get_args
+from typing import Final, Literal, NamedTuple, NewType, Protocol, get_args
 
 Source = Literal["tap", "capture", "probe", "webhook"]
 Side = Literal["client", "server"]
@@ -96,6 +96,24 @@ ProbeFailure = Literal[
 Tallied = Literal["closes", "opens", "closes_since_open", "duration", "refused_size"]
 """What is tallied of reports: see `Count`."""
 
+After = Literal["going_away", "abnormal", "too_big", "other"]
+"""What kind of close a client comes back after."""
+
+Evidence = Literal["close_1009", "suspected"]
+"""What shows that a message was refused for its size. The two are never added together."""
+
+Verdict = Literal["moved", "unrecovered", "too_few", "amplified", "herd", "healthy"]
+"""How a mass close went; the first that applies, in this order (`insight.mass_close`)."""
+
+Within = Literal["1s", "5s", "30s", "120s", "later"]
+"""When a lost client was accepted again, since the first close of its mass close."""
+
+BuildWithin = Literal["1s", "5s", "30s", "more"]
+"""How long after its close a client of a build tried to come back."""
+
+Rhythm = Literal["immediate", "fixed_interval", "jittered", "too_few"]
+"""How the clients of one build wait before they come back."""
+
 SIDES: Final[tuple[Side, ...]] = get_args(Side)
 DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
 INITIATORS: Final[tuple[Initiator, ...]] = get_args(Initiator)
@@ -103,6 +121,14 @@ ANOMALY_KINDS: Final[tuple[AnomalyKind, ...]] = get_args(AnomalyKind)
 UNPARSED_REASONS: Final[tuple[UnparsedReason, ...]] = get_args(UnparsedReason)
 REJECTIONS: Final[tuple[Rejection, ...]] = get_args(Rejection)
 PROBE_FAILURES: Final[tuple[ProbeFailure, ...]] = get_args(ProbeFailure)
+AFTERS: Final[tuple[After, ...]] = get_args(After)
+EVIDENCES: Final[tuple[Evidence, ...]] = get_args(Evidence)
+VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
+WITHINS: Final[tuple[Within, ...]] = get_args(Within)
+BUILD_WITHINS: Final[tuple[BuildWithin, ...]] = get_args(BuildWithin)
+
+ClientKey = NewType("ClientKey", int)
+"""By which a returning client is recognised: a keyed hash of 56 bits (`wire.client_key`), never logged or exported."""
 
 
 def direction_from(side: Side) -> Direction:
@@ -151,6 +177,21 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class Passing:
+    """The messages of one direction that its receiver may have refused, at the moment when the WebSocket ended.
+
+    Payload bytes on the wire, fragments summed. `unfinished` is the declared size of the message under way, 0 if there
+    was none; `last_second` and `recent` are the largest that were completed within the last second and the last 5
+    seconds. `compressed` is whether any of them may be: then the wire's size is not the one that limits apply to.
+    """
+
+    unfinished: int = 0
+    last_second: int = 0
+    recent: int = 0
+    compressed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TransportEnd:
     """How TCP ended, by the side that ended it first. Racy for some peers: a detail, never a verdict."""
 
@@ -163,14 +204,35 @@ class HandshakeEnded:
     """An opening handshake (a GET whose Upgrade contains `websocket`) got its answer, or never will.
 
     `status` is a bounded label: the HTTP status for accepted and rejected, else `refused`, `closed`, `timeout`,
-    `limit` or `draining`. `duration` (request head complete to response head complete, seconds) is None
-    when no answer came.
+    `limit` or `draining`. `duration` is seconds from the complete request head to the complete response head, or to
+    when it was clear that no answer would come. `client` is None where it cannot be recognised.
     """
 
     origin: Origin
     outcome: HandshakeOutcome
     status: str
-    duration: float | None = None
+    duration: float = 0.0
+    client: ClientKey | None = field(default=None, repr=False)
+    user_agent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A WebSocket is over for its peers: the first Close frame has passed, or TCP ended without one.
+
+    Emitted exactly once for each accepted handshake, before its `Closed`; after a Close frame TCP may linger for a
+    while, and the client may be back before. `code`, `close_class` and `initiator` are those of `Closed`. `passing` is
+    what was on its way to the initiator, None where that is neither client nor server. `client` is None where it
+    cannot be recognised.
+    """
+
+    origin: Origin
+    code: str
+    close_class: str
+    initiator: Initiator
+    passing: Passing | None = None
+    client: ClientKey | None = field(default=None, repr=False)
+    user_agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,22 +323,176 @@ class Count(NamedTuple):
     key: str = ""
 
 
+class Fresh(NamedTuple):
+    """An open or close that a service has just reported, of a client that can be recognised.
+
+    `ago` is how many seconds before now it happened. For a close, `code` and `close_class` are its labels, and
+    `message_size` (bytes) with `direction` is the message that was refused, if it says.
+    """
+
+    origin: Origin
+    event: Literal["open", "close"]
+    ago: float
+    client: ClientKey
+    user_agent: str
+    code: str = ""
+    close_class: str = ""
+    initiator: Initiator = "unknown"
+    message_size: int | None = None
+    direction: Direction | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Reported:
     """Services reported opens and closes: by how much each count grows, and what became of the events.
 
     Many events at once, because they come in batches and each is cheap only then. Each is in `counts` exactly once,
-    however often it was reported.
+    however often it was reported. Those of them that the insights can use are in `fresh` too.
     """
 
     counts: Mapping[Count, float]
     accepted: int = 0
     duplicate: int = 0
     rejected: Mapping[Rejection, int] = field(default_factory=dict)
+    fresh: Sequence[Fresh] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected:
+    """A client whose connection had ended tried to come back, `delay` seconds after the end; its first attempt.
+
+    `delay` is None where several connections have the same key: which of them came back cannot be told. `build` is the
+    operator's pattern that the client's user agent fits, None if none does.
+    """
+
+    origin: Origin
+    after: After
+    delay: float | None
+    build: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MassCloseLost:
+    """So many more `connections` were lost in a mass close."""
+
+    origin: Origin
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class MassCloseReturned:
+    """A client that was lost in a mass close was accepted again."""
+
+    origin: Origin
+    within: Within
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReturns:
+    """How the clients of one build (`product/major`, or the operator's pattern) came back from a mass close.
+
+    `lost` and `returned` are clients; `at_once` is how many tried to come back within 1 s of their close, of those
+    `delays` whose delay is known; `median_delay` is seconds, None if there is none.
+    """
+
+    build: str
+    lost: int
+    returned: int
+    delays: int
+    at_once: int
+    median_delay: float | None
+    rhythm: Rhythm
+
+
+@dataclass(frozen=True, slots=True)
+class MassClose:
+    """A mass close that is over, and how it went. Durations are seconds since its first close.
+
+    `lost` is clients, by (code, initiator) in `lost_by`; `back` is how many of them were connected at the end, `tried`
+    how many made any attempt. `returned` is how many were accepted again, by when; `busiest_second` the most that did
+    so in one second. `answered` is the handshakes of the lost clients that the service accepted or rejected, from the
+    first accepted one on; `rejected` the rejected ones of them. `gap` is until that first accepted one, None if there
+    was none. `draining` is whether this exporter was being shut down.
+    """
+
+    origin: Origin
+    verdict: Verdict
+    lasted: float
+    lost: int
+    lost_by: Mapping[tuple[str, Initiator], int]
+    back: int
+    tried: int
+    returned: Mapping[Within, int]
+    busiest_second: int
+    answered: int
+    rejected: int
+    gap: float | None
+    draining: bool
+    builds: Sequence[BuildReturns] = ()
+
+    @property
+    def returns(self) -> int:
+        """Lost clients that were accepted again, whether or not they stayed."""
+        return sum(self.returned.values())
+
+
+@dataclass(frozen=True, slots=True)
+class MassCloseEnded:
+    """A mass close was judged."""
+
+    mass_close: MassClose
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRefused:
+    """A message of `size` bytes (payload on the wire, declared) was refused by its receiver.
+
+    `repeated` is whether the same client was refused within the last 5 minutes too. `compressed` is whether the size
+    may be of a compressed message, which says nothing about the limit.
+    """
+
+    origin: Origin
+    direction: Direction
+    evidence: Evidence
+    size: int
+    compressed: bool = False
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """What is known of the real limit of message sizes in one direction: it lies from `accepted` to `rejected` bytes.
+
+    `accepted` is the largest message that was accepted lately, `rejected` the smallest one refused with 1009; None
+    where not known. `contradicted` is whether sizes were both accepted and refused: then the limit has changed, or is
+    not the same for all connections.
+    """
+
+    accepted: int | None = None
+    rejected: int | None = None
+    contradicted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What holds of one origin now. `brackets` has both directions.
+
+    `last_minute` is the opening handshakes attempted in the last 60 s, `peak_per_second` the most of them in one
+    second; `shared_connections` those open connections whose client key several hold at once; `stuck_clients` those
+    that were refused 3 times in the last 15 minutes for a message's size.
+    """
+
+    last_minute: int
+    peak_per_second: int
+    mass_close_active: bool
+    shared_connections: int
+    stuck_clients: int
+    brackets: Mapping[Direction, Bracket]
 
 
 Event = (
     HandshakeEnded
+    | Ending
     | Closed
     | PingAnswered
     | AnomalySeen
@@ -285,6 +501,11 @@ Event = (
     | ProbeUp
     | ProbeFailed
     | Reported
+    | Reconnected
+    | MassCloseLost
+    | MassCloseReturned
+    | MassCloseEnded
+    | MessageRefused
 )
 
 

@@ -86,7 +86,7 @@ class WebhookService:
                 raise StartError(str(error)) from error
         rules = _rules(config)
         self._webhook = Webhook(rules, self._book, self)
-        self._restore(rules, totals, created)
+        self._restore(rules, totals, created, config)
         self._recorder.webhook_born(limit)
         self._recorder.known_ids = lambda: (self._book.ids, self._book.since)
         durable = config.storage_path is not None
@@ -116,7 +116,7 @@ class WebhookService:
         created: Mapping[str, float] = {}
         if isinstance(self._book, StorageBook):
             created = await self._book.born(rules.targets)
-        self._restore(rules, self._without_series, created)
+        self._restore(rules, self._without_series, created, config)
         if self._webhook is not None:
             self._webhook.rules = rules
         self._secrets = secrets
@@ -154,10 +154,13 @@ class WebhookService:
         if isinstance(self._book, StorageBook):
             self._book.close()
 
-    def _restore(self, rules: Rules, totals: Mapping[Count, float], created: Mapping[str, float]) -> None:
+    def _restore(
+        self, rules: Rules, totals: Mapping[Count, float], created: Mapping[str, float], config: Config
+    ) -> None:
         """Go on with what was counted before, as far as it has series now; the rest may get some by a reload."""
         for target, vocabulary in rules.targets.items():
-            self._recorder.watch_reports(target, vocabulary, created.get(target))
+            builds = config.targets[target].client_builds
+            self._recorder.watch_reports(target, vocabulary, created.get(target), builds)
         known = _known(totals, rules.targets)
         self._without_series = {count: number for count, number in totals.items() if count not in known}
         self._recorder.restore(known)

@@ -22,7 +22,10 @@ from exporter.config.model import (
 from exporter.config.overlap import dials, ip_version, same_socket
 from exporter.config.probe_section import check_probes, read_probe_texts, read_probes
 from exporter.config.reader import Place, Reader
-from exporter.config.values import Address, UnixPath, quoted
+from exporter.config.values import Address, KeyRule, UnixPath, quoted
+
+MOST_BUILDS: Final = 50
+"""Client builds that a target may list."""
 
 _NONE_GIVEN: Final[Mapping[str, str]] = MappingProxyType({})
 _TAP_PARSERS: Final[Mapping[str, Callable[[object], object]]] = {
@@ -151,6 +154,15 @@ def _read_target(reader: Reader, place: Place, name: str, value: object) -> Targ
         found = (reader.value(at, item, parse) for at, item in reader.items(place.key(key), body.get(key)))
         return frozenset(code for code in found if code is not None)
 
+    networks = reader.items(place.key("trusted_proxies"), body.get("trusted_proxies"))
+    trusted = [reader.value(at, item, values.parse_network) for at, item in networks]
+    key = KeyRule()
+    if "client_key" in body:
+        key = reader.value(place.key("client_key"), body["client_key"], values.parse_client_key) or key
+        if key.kind == "forwarded" and not trusted:
+            reader.fault(place.key("client_key"), "forwarded needs trusted_proxies: anybody can send X-Forwarded-For")
+    if trusted and key.kind != "forwarded":
+        reader.fault(place.key("trusted_proxies"), "is only for client_key: forwarded")
     return Target(
         name=name,
         match=Match(**reader.entries(place.key("match"), body.get("match"), patterns)),
@@ -159,7 +171,22 @@ def _read_target(reader: Reader, place: Place, name: str, value: object) -> Targ
         ),
         codes=codes("codes", values.parse_application_code),
         going_away_codes=codes("going_away_codes", values.parse_going_away_code),
+        client_key=key,
+        trusted_proxies=tuple(network for network in trusted if network is not None),
+        client_builds=_read_builds(reader, place.key("client_builds"), body.get("client_builds")),
     )
+
+
+def _read_builds(reader: Reader, place: Place, value: object) -> tuple[str, ...]:
+    """Client builds: each is as good as a label, so their number is bounded."""
+    found = [
+        build
+        for at, item in reader.items(place, value)
+        if (build := reader.value(at, item, values.parse_client_build)) is not None
+    ]
+    if len(found) > MOST_BUILDS:
+        reader.fault(place, f"lists {len(found)} builds; at most {MOST_BUILDS} can be labels")
+    return tuple(dict.fromkeys(found))
 
 
 def _read_taps(reader: Reader, place: Place, value: object) -> list[_Tap]:

@@ -10,12 +10,20 @@ import msgspec
 from exporter.closecodes import Vocabulary
 from exporter.config import values
 from exporter.config.probes import ProbeConfig
-from exporter.config.values import Address, UnixPath
+from exporter.config.values import Address, KeyRule, Network, UnixPath
 
 DEFAULT_TARGET: Final = "default"
 """The target of a tap that names none."""
 
-TARGET_KEYS: Final = ("match", "limits", "codes", "going_away_codes")
+TARGET_KEYS: Final = (
+    "match",
+    "limits",
+    "codes",
+    "going_away_codes",
+    "client_key",
+    "trusted_proxies",
+    "client_builds",
+)
 LIMITS_KEYS: Final = ("client_to_server", "server_to_client")
 
 
@@ -48,17 +56,28 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One value of the `target` label, and what is known about the service behind it."""
+    """One value of the `target` label, and what is known about the service behind it.
+
+    `trusted_proxies` are those whose X-Forwarded-For is believed where `client_key` is `forwarded`. `client_builds` are
+    patterns of user agents, in which `*` stands for any text; each is a label value.
+    """
 
     name: str
     match: Match = Match()
     limits: Limits = Limits()
     codes: frozenset[int] = frozenset()
     going_away_codes: frozenset[int] = frozenset()
+    client_key: KeyRule = KeyRule()
+    trusted_proxies: tuple[Network, ...] = ()
+    client_builds: tuple[str, ...] = ()
 
     def vocabulary(self) -> Vocabulary:
         """The bounded close-code labels of this target."""
         return Vocabulary(listed=self.codes, going_away=self.going_away_codes)
+
+    def build(self, user_agent: str) -> str | None:
+        """The first of `client_builds` that a User-Agent fits; None if there is none."""
+        return next((pattern for pattern in self.client_builds if _glob(pattern, user_agent)), None)
 
 
 class TapConfig(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ class ReloadPlan(msgspec.Struct, frozen=True):
 def diff_for_reload(old: Config, new: Config) -> ReloadPlan:
     """What of `new` can replace what runs with `old`.
 
-    Reloadable: targets (new ones, and match, limits, codes and going_away_codes of all) and the log level.
+    Reloadable: targets (new ones, and all settings of each) and the log level.
     A target that is gone stays as it was: its counters must not vanish while the process lives.
     """
     reloadable = {setting.attribute: getattr(new, setting.attribute) for setting in SETTINGS if setting.reloadable}

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -16,6 +16,8 @@ from exporter.closecodes import legal_on_wire
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("auto", "json", "console")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _UNIX_PREFIX: Final = "unix:"
 _MAX_UNIX_PATH: Final = 107  # sun_path holds 108 bytes, the last of them NUL: unix(7)
@@ -37,6 +39,13 @@ class Address(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class KeyRule(msgspec.Struct, frozen=True):
+    """By what returning clients are recognised; `name` is that of the header, cookie or query parameter."""
+
+    kind: Literal["remote_addr", "forwarded", "header", "cookie", "query"] = "remote_addr"
+    name: str = ""
 
 
 class UnixPath(msgspec.Struct, frozen=True):
@@ -219,6 +228,31 @@ def parse_source_address(value: object) -> str:
     if address.is_unspecified or address.is_multicast or of_a_link:
         raise ValueError(f"{quoted(value)} is unspecified, multicast or link-local: nothing can be dialled from it")
     return str(address)
+
+
+def parse_network(value: object) -> Network:
+    """An IPv4 or IPv6 network such as `10.0.0.0/8`, or one address."""
+    text = _text(value)
+    if not _parses(ipaddress.ip_network, text):
+        raise ValueError(f"{quoted(value)} is not an IP address or network like 10.0.0.0/8")
+    return ipaddress.ip_network(text)
+
+
+def parse_client_key(value: object) -> KeyRule:
+    """`remote_addr`, `forwarded`, `header:NAME`, `cookie:NAME` or `query:NAME`."""
+    text = _text(value)
+    parts = re.fullmatch(r"(remote_addr|forwarded)|(header|cookie|query):([!#$%&'*+.^_`|~0-9A-Za-z-]{1,128})", text)
+    if parts is None:
+        raise ValueError(f"{quoted(value)} is not remote_addr, forwarded, header:NAME, cookie:NAME or query:NAME")
+    return KeyRule(parts[1] or parts[2], parts[3] or "")  # type: ignore[arg-type]
+
+
+def parse_client_build(value: object) -> str:
+    """A pattern of user agents, 1 to 64 printable characters of ASCII: it becomes a label."""
+    text = _text(value)
+    if not re.fullmatch(r"[ -~]{1,64}", text):
+        raise ValueError(f"{quoted(value)} is not a pattern of 1 to 64 printable characters of ASCII")
+    return text
 
 
 def parse_boolean(value: object) -> bool:

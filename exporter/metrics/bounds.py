@@ -23,7 +23,7 @@ STATUSES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The `status` values of each `outcome` of an opening handshake."""
 
-LIMIT_ORIGINS: Final = ("configured",)
+LIMIT_ORIGINS: Final = ("configured", "accepted", "rejected")
 """How a message size limit came to be known."""
 
 OVERFLOWING: Final = ("code", "status")
@@ -47,12 +47,17 @@ VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (catalogue.FRAME_ANOMALIES.name, "kind"): events.ANOMALY_KINDS,
     (catalogue.UNPARSED_STREAMS.name, "reason"): events.UNPARSED_REASONS,
     (catalogue.LABEL_OVERFLOW.name, "label"): OVERFLOWING,
-    (catalogue.OVERSIZE.name, "evidence"): ("close_1009",),
+    ("", "evidence"): events.EVIDENCES,
+    ("", "after"): events.AFTERS,
+    ("", "verdict"): events.VERDICTS,
+    ("", "build"): (),
+    (catalogue.MASS_CLOSE_RETURNS.name, "within"): events.WITHINS,
+    (catalogue.BUILD_RECONNECTS.name, "within"): events.BUILD_WITHINS,
     (catalogue.PROBE_FAILURES.name, "reason"): events.PROBE_FAILURES,
     (catalogue.WEBHOOK_EVENTS.name, "result"): ("accepted", "duplicate", "rejected"),
     (catalogue.WEBHOOK_EVENTS.name, "reason"): ("none", *events.REJECTIONS),
 }
-"""The values of each label, listed codes aside, by (family, label); the family is "" where all agree.
+"""The values of each label, listed codes and builds aside, by (family, label); the family is "" where all agree.
 
 Missing are `target`, which is counted by itself, and the labels of which there is one value for each series of another
 (`name`, `version`) or that other floors bound (`error`).
@@ -66,11 +71,12 @@ def values(metric: Metric, label: str) -> tuple[str, ...]:
     """The values that `label` of `metric` can have. Raises LookupError where they are not known here."""
     if metric is catalogue.CLOSE_CODE_INFO:
         return tuple(str(code) for code in closecodes.REGISTRY)
-    return VALUES.get((metric.name, label)) or VALUES["", label]
+    own = VALUES.get((metric.name, label))
+    return VALUES["", label] if own is None else own
 
 
 def most_series(metric: Metric) -> int:
-    """The most series of this family: of one source and target, if it has these labels. Listed codes aside.
+    """The most series of this family: of one source and target, if it has these labels. Listed codes, builds aside.
 
     Raises LookupError for a label whose values are not known here.
     """
@@ -78,12 +84,16 @@ def most_series(metric: Metric) -> int:
     return sets * (len(metric.bounds) + 3 if metric.type == "histogram" else 1)
 
 
-def most_series_of(vocabularies: Iterable[Vocabulary], error_tokens: int, sources: int = 1) -> int:
-    """The most series of all families of the catalogue together, for so many sources with these targets each."""
+def most_series_of(vocabularies: Iterable[Vocabulary], error_tokens: int, sources: int = 1, builds: int = 0) -> int:
+    """The most series of all families of the catalogue together, for so many sources with these targets each.
+
+    `builds` is how many client builds are listed, over all targets.
+    """
     own = [metric for metric in catalogue.METRICS if metric.labels[:2] != catalogue.ORIGIN_LABELS]
     shared = [metric for metric in catalogue.METRICS if metric not in own]
     unlisted = len(_UNLISTED.labels())
     total = sum(error_tokens if metric is catalogue.HTTP_ERRORS else most_series(metric) for metric in own)
+    total += sources * builds * len(events.BUILD_WITHINS)
     for vocabulary in vocabularies:
         listed = len(vocabulary.labels()) - unlisted
         total += sources * (sum(map(most_series, shared)) + listed * len(events.INITIATORS))

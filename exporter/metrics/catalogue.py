@@ -19,6 +19,8 @@ HANDSHAKE_BOUNDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 CONNECTION_BOUNDS: Final = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0)
 SIZE_BOUNDS: Final = (128.0, *(float(KIB << n) for n in range(15)), float(64 * MIB))
 PING_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+RATIO_BOUNDS: Final = (0.1, 0.25, 0.5, 0.8, 0.9, 0.95, 1.0)
+RETURN_BOUNDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LAG_BOUNDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 REJECTED_STATUSES: Final = ("400", "401", "403", "404", "426", "429", "500", "502", "503", "504", "other")
@@ -93,17 +95,37 @@ MESSAGE_SIZE: Final = _connection(
 MESSAGE_SIZE_LIMIT: Final = _connection(
     "websocket_message_size_limit_bytes",
     "gauge",
-    "The service's maximum message size: configured, as the operator says.",
+    "The service's maximum message size: configured, as the operator says, or between the largest message that was "
+    "accepted and the smallest that was rejected in the last day.",
     "direction",
     "origin",
+)
+MESSAGE_LIMIT_RATIO: Final = _connection(
+    "websocket_message_limit_ratio",
+    "histogram",
+    "Size of each uncompressed message as a share of the configured limit, where there is one.",
+    "direction",
+    bounds=RATIO_BOUNDS,
 )
 OVERSIZE: Final = _connection(
     "websocket_oversize_message_size_bytes",
     "histogram",
-    "Size of messages that were refused for it, by what shows it (close_1009: the close was a 1009).",
+    "Size of uncompressed messages that were refused for it, by what shows it: the close was a 1009 (close_1009), or "
+    "the receiver ended the connection over the largest message yet (suspected).",
     "direction",
     "evidence",
     bounds=SIZE_BOUNDS,
+)
+TOO_BIG_REPEATS: Final = _connection(
+    "websocket_too_big_repeats_total",
+    "counter",
+    "Messages refused for their size, of a client that had been refused within the 5 minutes before.",
+    "evidence",
+)
+TOO_BIG_STUCK: Final = _connection(
+    "websocket_too_big_stuck_clients",
+    "gauge",
+    "Clients whose messages were refused for their size 3 or more times in the last 15 minutes.",
 )
 PING_RTT: Final = _connection(
     "websocket_ping_rtt_seconds",
@@ -111,6 +133,59 @@ PING_RTT: Final = _connection(
     "Time from a Ping to the matching Pong, by the side that answered.",
     "peer",
     bounds=PING_BOUNDS,
+)
+
+RECONNECTS: Final = _connection(
+    "websocket_reconnects_total",
+    "counter",
+    "Clients that tried to come back within 10 minutes of their close, once for each close, by what kind it was.",
+    "after",
+)
+RECONNECT_DELAY: Final = _connection(
+    "websocket_reconnect_delay_seconds",
+    "histogram",
+    "Time from a close to the client's next opening handshake, where the client is the only one with its key.",
+    "after",
+    bounds=RETURN_BOUNDS,
+)
+HANDSHAKES_PEAK: Final = _connection(
+    "websocket_handshakes_peak_per_second",
+    "gauge",
+    "The most opening handshakes attempted in any one second of the last 60 s, refused_by_exporter left out.",
+)
+HANDSHAKES_LAST_MINUTE: Final = _connection(
+    "websocket_handshakes_last_minute",
+    "gauge",
+    "Opening handshakes attempted in the last 60 s, refused_by_exporter left out.",
+)
+MASS_CLOSE_CONNECTIONS: Final = _connection(
+    "websocket_mass_close_connections_total",
+    "counter",
+    "Connections lost in mass closes: many at once, without a Close frame from the client.",
+)
+MASS_CLOSES: Final = _connection(
+    "websocket_mass_closes_total", "counter", "Mass closes that are over, by how they went on this replica.", "verdict"
+)
+MASS_CLOSE_RETURNS: Final = _connection(
+    "websocket_mass_close_returns_total",
+    "counter",
+    "Clients lost in a mass close that were accepted again, by time since its first close.",
+    "within",
+)
+MASS_CLOSE_ACTIVE: Final = _connection(
+    "websocket_mass_close_active", "gauge", "1 while a mass close is not over, else 0."
+)
+SHARED_KEYS: Final = _connection(
+    "websocket_client_key_shared_connections",
+    "gauge",
+    "Open connections whose client key several hold at once (NAT, proxy): they are left out of delays and repeats.",
+)
+BUILD_RECONNECTS: Final = _connection(
+    "websocket_client_build_reconnects_total",
+    "counter",
+    "Clients of the listed builds that tried to come back, by time since their close.",
+    "build",
+    "within",
 )
 
 PROBE_UP: Final = _connection(

@@ -10,30 +10,42 @@ from prometheus_client.registry import Collector
 from exporter import __version__
 from exporter.closecodes import FOLDED, REGISTRY, Vocabulary
 from exporter.events import (
+    AFTERS,
     ANOMALY_KINDS,
+    BUILD_WITHINS,
     DIRECTIONS,
+    EVIDENCES,
     PROBE_FAILURES,
     REJECTIONS,
     SIDES,
     UNPARSED_REASONS,
+    VERDICTS,
+    WITHINS,
     AnomalySeen,
+    BuildWithin,
     Closed,
     Count,
     Direction,
     Event,
     HandshakeEnded,
+    MassCloseEnded,
+    MassCloseLost,
+    MassCloseReturned,
+    MessageRefused,
     Origin,
     PingAnswered,
     ProbeFailed,
     ProbeUp,
     ProbeWaits,
+    Reconnected,
     Reported,
+    Standing,
     StreamUnparsed,
 )
 from exporter.metrics import catalogue
 from exporter.metrics.bounds import OVERFLOWING, STATUSES
-from exporter.metrics.series import Histogram, LabelValues, Values, histogram_family
-from exporter.wire.sizes import DirectionSizes, MessageSizes
+from exporter.metrics.series import Histogram, Values
+from exporter.metrics.sizes import LimitRatioSeries, MessageSizeSeries
 from exporter.wire.websocket import Watch
 
 _TRANSPORT_KINDS: Final = ("fin", "reset")
@@ -41,51 +53,25 @@ _TRANSPORT_KINDS: Final = ("fin", "reset")
 PROBE_CODES: Final = ("1000", "1002", "1006", "1007", "1009")
 """The closes that a probe may bring about itself: its planned end, forbidden frames, silence, bad UTF-8, oversize."""
 
+LARGEST_REFUSED: Final = 1 << 30
+"""Bytes to which a refused size is clamped: a header can declare any number, and one would drown the sum of all."""
 
-class MessageSizeSeries:
-    """The message size histogram: frame meters fill its buckets, here they are only read."""
-
-    def __init__(self) -> None:
-        self.metric: Final = catalogue.MESSAGE_SIZE
-        self.series: dict[LabelValues, MessageSizes] = {}
-
-    def born(self, origin: Origin, direction: str) -> DirectionSizes:
-        """The shared buckets of one direction of one target, at 0 unless they exist."""
-        plain, compressed = (
-            self.series.setdefault((origin.source, origin.target, direction, value), MessageSizes())
-            for value in ("false", "true")
-        )
-        return DirectionSizes(plain, compressed)
-
-    def copy(self) -> "MessageSizeSeries":
-        """This moment's values, on their own."""
-        other = MessageSizeSeries()
-        other.series = {labels: sizes.copy() for labels, sizes in self.series.items()}
-        return other
-
-    def family(self) -> Family:
-        """The metric family for prometheus_client."""
-        return histogram_family(
-            self.metric,
-            (
-                (labels, [*counts, count], float(total))
-                for labels, sizes in self.series.items()
-                for counts, count, total in (sizes.cumulative(self.metric.bounds),)
-            ),
-        )
+BUILD_BOUNDS: Final[tuple[tuple[float, BuildWithin], ...]] = ((1.0, "1s"), (5.0, "5s"), (30.0, "30s"))
+"""Seconds up to which a delay is within each value of the label; above the last it is `more`."""
 
 
 class Recorder(Collector):
     """Counts events into the catalogue's families, and gives them to prometheus_client as a custom Collector.
 
     `now` is the wall clock, in Unix seconds. `error_tokens` are those of the exporter's own listeners.
-    `buffered_bytes`, `dropped_lines` and `known_ids` (how many ids of reports are remembered, and since what Unix time
-    all are; None without a webhook) are asked at each scrape.
+    `buffered_bytes`, `dropped_lines`, `known_ids` (how many ids of reports are remembered, and since what Unix time
+    all are; None without a webhook) and `standings` (what the insights make of each origin now) are asked at each
+    scrape.
     """
 
     def __init__(self, now: Callable[[], float], error_tokens: Iterable[str] = ()) -> None:
         self._now = now
-        self._families: dict[str, Values | Histogram | MessageSizeSeries] = {}
+        self._families: dict[str, Values | Histogram | MessageSizeSeries | LimitRatioSeries] = {}
         self._handshakes = self._values(catalogue.HANDSHAKES)
         self._handshake_duration = self._histogram(catalogue.HANDSHAKE_DURATION)
         self._active = self._values(catalogue.CONNECTIONS_ACTIVE)
@@ -94,10 +80,24 @@ class Recorder(Collector):
         self._transport_ends = self._values(catalogue.TRANSPORT_ENDS)
         self._code_info = self._values(catalogue.CLOSE_CODE_INFO)
         self._created = self._values(catalogue.TARGET_CREATED)
-        self._message_sizes = self._families[catalogue.MESSAGE_SIZE.name] = MessageSizeSeries()
+        self._message_sizes = MessageSizeSeries()
+        self._families[catalogue.MESSAGE_SIZE.name] = self._message_sizes
         self._message_size_limit = self._values(catalogue.MESSAGE_SIZE_LIMIT)
+        self._families[catalogue.MESSAGE_LIMIT_RATIO.name] = LimitRatioSeries(self._message_sizes)
         self._oversize = self._histogram(catalogue.OVERSIZE)
+        self._too_big_repeats = self._values(catalogue.TOO_BIG_REPEATS)
+        self._too_big_stuck = self._values(catalogue.TOO_BIG_STUCK)
         self._ping_rtt = self._histogram(catalogue.PING_RTT)
+        self._reconnects = self._values(catalogue.RECONNECTS)
+        self._reconnect_delay = self._histogram(catalogue.RECONNECT_DELAY)
+        self._handshakes_peak = self._values(catalogue.HANDSHAKES_PEAK)
+        self._handshakes_last_minute = self._values(catalogue.HANDSHAKES_LAST_MINUTE)
+        self._mass_close_connections = self._values(catalogue.MASS_CLOSE_CONNECTIONS)
+        self._mass_closes = self._values(catalogue.MASS_CLOSES)
+        self._mass_close_returns = self._values(catalogue.MASS_CLOSE_RETURNS)
+        self._mass_close_active = self._values(catalogue.MASS_CLOSE_ACTIVE)
+        self._shared_keys = self._values(catalogue.SHARED_KEYS)
+        self._build_reconnects = self._values(catalogue.BUILD_RECONNECTS)
         self._probe_up = self._values(catalogue.PROBE_UP)
         self._probe_connect_duration = self._histogram(catalogue.PROBE_CONNECT_DURATION)
         self._probe_last_run = self._values(catalogue.PROBE_LAST_RUN)
@@ -122,6 +122,7 @@ class Recorder(Collector):
         self.buffered_bytes: Callable[[], int] = lambda: 0
         self.dropped_lines: Callable[[], int] = lambda: 0
         self.known_ids: Callable[[], tuple[int, float] | None] = lambda: None
+        self.standings: Callable[[], Mapping[Origin, Standing]] = dict
         self._vocabularies: dict[str, Vocabulary] = {}
         self._adders: dict[Count, Callable[[float], None]] = {}
         self._balance: dict[str, float] = {}  # opens less closes since then, as reported, by target
@@ -135,16 +136,27 @@ class Recorder(Collector):
             ProbeUp: self._probe_is_up,
             ProbeFailed: self._probe_failed,
             Reported: self._reported,
+            Reconnected: self._reconnected,
+            MassCloseLost: self._mass_close_lost,
+            MassCloseReturned: self._mass_close_returned,
+            MassCloseEnded: self._mass_close_ended,
+            MessageRefused: self._message_refused,
         }
         self._born(error_tokens)
 
     def emit(self, event: Event) -> None:
-        """Count one event."""
-        self._handlers[type(event)](event)
+        """Count one event. An `Ending` is none yet: its `Closed` follows."""
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
 
-    def watch(self, origin: Origin, vocabulary: Vocabulary) -> Watch:
-        """Let every series of `origin` exist at 0, and give its sources what they fill themselves."""
+    def watch(self, origin: Origin, vocabulary: Vocabulary, builds: Iterable[str] = ()) -> Watch:
+        """Let every series of `origin` exist at 0, and give its sources what they fill themselves.
+
+        `builds` are the listed client builds.
+        """
         labels = (origin.source, origin.target)
+        self._insights_born(origin, builds)
         for code in vocabulary.labels():
             for side in SIDES:
                 self._closes.born(*labels, code, vocabulary.close_class(code), side)
@@ -163,21 +175,22 @@ class Recorder(Collector):
         client_to_server, server_to_client = (self._message_sizes.born(origin, direction) for direction in DIRECTIONS)
         return Watch(origin, vocabulary, client_to_server, server_to_client)
 
-    def watch_reports(self, target: str, vocabulary: Vocabulary, created: float | None = None) -> None:
-        """Let every series of what is reported of `target` exist at 0.
+    def watch_reports(
+        self, target: str, vocabulary: Vocabulary, created: float | None = None, builds: Iterable[str] = ()
+    ) -> None:
+        """Let every series of what is reported of `target` exist at 0; `builds` are the listed client builds.
 
         `created` is the Unix time at which its counts began; now, unless they are older than this process.
         Opens and what is active appear with the first open: most services report closes alone.
         """
         labels = ("webhook", target)
+        self._insights_born(Origin("webhook", target), builds)
         self._vocabularies[target] = vocabulary
         self._adders.clear()  # a code may belong to another class now
         for code in vocabulary.labels():
             for initiator in (*SIDES, "unknown"):
                 self._closes.born(*labels, code, vocabulary.close_class(code), initiator)
         self._connection_duration.born(*labels)
-        for direction in DIRECTIONS:
-            self._oversize.born(*labels, direction, "close_1009")
         if labels not in self._created.values:
             self._created.set(self._now() if created is None else created, *labels)
 
@@ -222,11 +235,8 @@ class Recorder(Collector):
 
     def message_size_limit(self, origin: Origin, direction: Direction, limit: int | None) -> None:
         """Note the service's configured maximum message size in bytes; None where there is none (any more)."""
-        labels = (origin.source, origin.target, direction, "configured")
-        if limit is None:
-            self._message_size_limit.forget(*labels)
-        else:
-            self._message_size_limit.set(limit, *labels)
+        self._set_or_forget(self._message_size_limit, limit, origin.source, origin.target, direction, "configured")
+        self._message_sizes.limit(origin, direction, limit)
 
     def http_error(self, token: str) -> None:
         """Count a request to one of the exporter's own listeners that was answered with the error `token`."""
@@ -254,8 +264,54 @@ class Recorder(Collector):
             self._webhook_ids.set(known[0])
             self._webhook_ids_since.set(known[1])
         self._log_lines_dropped.set(self.dropped_lines())
+        for origin, standing in self.standings().items():
+            self._stands(origin, standing)
         moment = [series.copy() for series in self._families.values()]
         return (series.family() for series in moment)
+
+    def _stands(self, origin: Origin, standing: Standing) -> None:
+        labels = (origin.source, origin.target)
+        self._handshakes_last_minute.set(standing.last_minute, *labels)
+        self._handshakes_peak.set(standing.peak_per_second, *labels)
+        self._mass_close_active.set(float(standing.mass_close_active), *labels)
+        self._shared_keys.set(standing.shared_connections, *labels)
+        self._too_big_stuck.set(standing.stuck_clients, *labels)
+        for direction, bracket in standing.brackets.items():
+            self._set_or_forget(self._message_size_limit, bracket.accepted, *labels, direction, "accepted")
+            self._set_or_forget(self._message_size_limit, bracket.rejected, *labels, direction, "rejected")
+
+    @staticmethod
+    def _set_or_forget(gauge: Values, value: float | None, *labels: str) -> None:
+        if value is None:
+            gauge.forget(*labels)
+        else:
+            gauge.set(value, *labels)
+
+    def _insights_born(self, origin: Origin, builds: Iterable[str]) -> None:
+        labels = (origin.source, origin.target)
+        for after in AFTERS:
+            self._reconnects.born(*labels, after)
+            self._reconnect_delay.born(*labels, after)
+        for verdict in VERDICTS:
+            self._mass_closes.born(*labels, verdict)
+        for within in WITHINS:
+            self._mass_close_returns.born(*labels, within)
+        for evidence in EVIDENCES:
+            self._too_big_repeats.born(*labels, evidence)
+            for direction in DIRECTIONS:
+                self._oversize.born(*labels, direction, evidence)
+        for series in (
+            self._mass_close_connections,
+            self._mass_close_active,
+            self._handshakes_peak,
+            self._handshakes_last_minute,
+            self._shared_keys,
+            self._too_big_stuck,
+        ):
+            series.born(*labels)
+        for build in builds:
+            for build_within in BUILD_WITHINS:
+                self._build_reconnects.born(*labels, build, build_within)
 
     def _values(self, metric: catalogue.Metric) -> Values:
         series = Values(metric)
@@ -289,7 +345,7 @@ class Recorder(Collector):
             self._active.add(*labels)
         if event.status == "other":
             self._overflow.add("status")
-        if event.duration is not None:
+        if event.outcome in ("accepted", "rejected"):
             self._handshake_duration.observe(event.duration, *labels)
 
     def _closed(self, event: Closed) -> None:
@@ -344,6 +400,33 @@ class Recorder(Collector):
         for reason, number in event.rejected.items():
             self._webhook_events.add("rejected", reason, by=number)
 
+    def _reconnected(self, event: Reconnected) -> None:
+        labels = (event.origin.source, event.origin.target)
+        self._reconnects.add(*labels, event.after)
+        if event.delay is None:
+            return
+        self._reconnect_delay.observe(event.delay, *labels, event.after)
+        if event.build is not None:
+            self._build_reconnects.add(*labels, event.build, _build_within(event.delay))
+
+    def _mass_close_lost(self, event: MassCloseLost) -> None:
+        self._mass_close_connections.add(event.origin.source, event.origin.target, by=event.connections)
+
+    def _mass_close_returned(self, event: MassCloseReturned) -> None:
+        self._mass_close_returns.add(event.origin.source, event.origin.target, event.within)
+
+    def _mass_close_ended(self, event: MassCloseEnded) -> None:
+        over = event.mass_close
+        self._mass_closes.add(over.origin.source, over.origin.target, over.verdict)
+
+    def _message_refused(self, event: MessageRefused) -> None:
+        """Sizes that services report are counted with their reports, which may be too old for an insight."""
+        labels = (event.origin.source, event.origin.target)
+        if event.repeated:
+            self._too_big_repeats.add(*labels, event.evidence)
+        if not event.compressed and event.origin.source != "webhook":
+            self._oversize.observe(min(event.size, LARGEST_REFUSED), *labels, event.direction, event.evidence)
+
     def _add(self, count: Count, number: float) -> None:
         add = self._adders.get(count)
         if add is None:
@@ -377,3 +460,7 @@ class Recorder(Collector):
         """A service that lost opens or closes must not show fewer connections than none."""
         balance = self._balance[target] = self._balance.get(target, 0.0) + number
         self._active.set(max(0.0, balance), "webhook", target)
+
+
+def _build_within(delay: float) -> BuildWithin:
+    return next((within for bound, within in BUILD_BOUNDS if delay <= bound), "more")

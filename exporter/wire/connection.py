@@ -1,9 +1,10 @@
 """One observed connection, whatever it turns out to speak: both directions, and how TCP ended."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from exporter.events import (
+    ClientKey,
     EndKind,
     HandshakeEnded,
     HandshakeOutcome,
@@ -28,6 +29,15 @@ REJECTED_STATUSES: Final = (400, 401, 403, 404, 426, 429, 500, 502, 503, 504)
 
 MAX_PEER_TEXT: Final = 1024
 """Characters kept of each text that a client said of itself."""
+
+
+class _Pending(NamedTuple):
+    """An opening handshake that is not answered yet: `requested` is when its head was complete."""
+
+    watch: Watch
+    requested: float
+    client: ClientKey | None
+    user_agent: str
 
 
 def status_label(status: int) -> str:
@@ -76,7 +86,7 @@ class ConnectionObserver:
         self._sink = sink
         self._clock = clock
         self._address = address
-        self._pending: tuple[UpgradeRequest, Watch, float] | None = None
+        self._pending: _Pending | None = None
         self._websocket: WebSocket | None = None
         self._end: TransportEnd | None = None
         self._unparsed = False
@@ -113,10 +123,7 @@ class ConnectionObserver:
 
     def unanswered(self, outcome: HandshakeOutcome, status: str) -> None:
         """Settle an opening handshake that the service will not answer; without one nothing happens."""
-        if self._pending is not None:
-            _, watch, _ = self._pending
-            self._pending = None
-            self._sink.emit(HandshakeEnded(watch.origin, outcome, status))
+        self._answered(outcome, status)
 
     def finish(self) -> None:
         """The connection is over in both directions: emit what is still owed. Calling it again does nothing."""
@@ -139,7 +146,9 @@ class ConnectionObserver:
 
     def upgrade_requested(self, request: UpgradeRequest) -> None:
         """An opening handshake has passed."""
-        self._pending = (request, self._choose(request), self._clock())
+        watch = self._choose(request)
+        client = watch.identify(self._address, request)
+        self._pending = _Pending(watch, self._clock(), client, request.user_agent[:MAX_PEER_TEXT])
 
     def upgrade_rejected(self, status: int) -> None:
         """The opening handshake got an answer that makes no WebSocket."""
@@ -147,13 +156,15 @@ class ConnectionObserver:
 
     def upgraded(self, request: UpgradeRequest, response: UpgradeResponse, early: bytes, rest: bytes) -> None:
         """From here on the connection is a WebSocket."""
-        watch = self._answered("accepted", "101")
-        if watch is None:
+        pending = self._answered("accepted", "101")
+        if pending is None:
             return
         # These live as long as the connection does, and may be as long as a head.
-        texts = (request.host, request.path, request.user_agent, response.subprotocol)
-        peer = Peer(self._address, *(text[:MAX_PEER_TEXT] for text in texts))
-        websocket = WebSocket(watch, peer, deflate=response.deflate, sink=self._sink, clock=self._clock)
+        host, path, subprotocol = (text[:MAX_PEER_TEXT] for text in (request.host, request.path, response.subprotocol))
+        peer = Peer(self._address, host, path, pending.user_agent, subprotocol)
+        websocket = WebSocket(
+            pending.watch, peer, pending.client, deflate=response.deflate, sink=self._sink, clock=self._clock
+        )
         self._websocket = websocket
         self._http = None
         self.from_client = websocket.client.feed
@@ -169,13 +180,15 @@ class ConnectionObserver:
         self._ignore_all()
         self._sink.emit(StreamUnparsed(self._origin, reason))
 
-    def _answered(self, outcome: HandshakeOutcome, status: str) -> Watch | None:
-        if self._pending is None:
-            return None
-        _, watch, requested = self._pending
-        self._pending = None
-        self._sink.emit(HandshakeEnded(watch.origin, outcome, status, self._clock() - requested))
-        return watch
+    def _answered(self, outcome: HandshakeOutcome, status: str) -> "_Pending | None":
+        """Settle the opening handshake under way, if there is one."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            took = self._clock() - pending.requested
+            self._sink.emit(
+                HandshakeEnded(pending.watch.origin, outcome, status, took, pending.client, pending.user_agent)
+            )
+        return pending
 
     def _ignore_all(self) -> None:
         self._http = None

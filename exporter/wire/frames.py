@@ -8,8 +8,8 @@ anomaly to report, and its length is believed, so that the stream never loses sy
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from exporter.events import AnomalyKind, Side
-from exporter.wire.sizes import SHORTEST_EXTENDED, SMALL_SLOTS, TOTAL_SLOT, DirectionSizes
+from exporter.events import AnomalyKind, Passing, Side
+from exporter.wire.sizes import SHORTEST_EXTENDED, SMALL_SLOTS, TICKS_PER_SECOND, TOTAL_SLOT, DirectionSizes
 
 Chunk = bytes | memoryview
 """Bytes as they passed. A view may be of a buffer that is used again: it is good only until the call returns."""
@@ -34,6 +34,9 @@ LONGEST_CONTROL: Final = 125
 
 PIECE: Final = 16 * 1024
 """Bytes copied at once where a frame header may be: the rest of a large message is never even copied."""
+
+SETTLED: Final = 5 * TICKS_PER_SECOND
+"""Ticks after which a message counts as accepted, if the connection is still open: a refusal comes sooner."""
 
 _ALL_SLOW: Final[list[list[int] | None]] = [None] * 256
 _HELD: Final = -1
@@ -98,23 +101,32 @@ class FrameMeter:
 
     Feed it every byte that `side` sent after the handshake, in any split. `bytes`, `messages` and `largest_message`
     are this connection's own; sizes also go to `sizes`, which the connections of one series share.
+
+    Which messages were accepted, and which may have been refused, is a matter of their age: the largest of this tick
+    of `sizes`, of the tick before and of what is older but not settled yet are remembered, and nothing else. Where
+    permessage-deflate was negotiated no size tells of the limit.
     """
 
     __slots__ = (
+        "_before",
         "_compressed",
         "_deflate",
+        "_earlier",
+        "_earlier_tick",
         "_fragments",
         "_held",
         "_in_message",
+        "_largest",
         "_listener",
         "_pending",
+        "_recent",
         "_rows",
         "_side",
         "_sizes",
         "_skip",
+        "_tick",
         "bytes",
         "closed",
-        "largest_message",
         "messages",
     )
 
@@ -130,10 +142,27 @@ class FrameMeter:
         self._in_message = False  # between a message's first fragment and its last
         self._fragments = 0  # declared bytes of those fragments
         self._compressed = False
+        self._tick = sizes.tick
+        self._recent = 0  # the largest message of this tick
+        self._before = 0  # of the tick before
+        self._earlier = 0  # of the ticks before that, as far as they are not settled
+        self._earlier_tick = 0
+        self._largest = 0  # of all before this tick
         self.bytes = 0
         self.messages = 0
-        self.largest_message = 0
         self.closed = False
+
+    @property
+    def largest_message(self) -> int:
+        """Payload bytes of the largest message."""
+        return max(self._largest, self._recent)
+
+    def passing(self) -> Passing:
+        """The messages that the receiver may be refusing now."""
+        if self._tick != self._sizes.tick:
+            self._turn()
+        last_second = max(self._recent, self._before)
+        return Passing(self.unfinished, last_second, max(last_second, self._earlier), self._deflate)
 
     def ahead(self, begin: Chunk = b"") -> int:
         """How many of the bytes to come are surely payload, and need no looking at: the rest of the frame under way.
@@ -159,6 +188,8 @@ class FrameMeter:
         """Take the next bytes of this direction. The cost of a payload does not grow with its length."""
         end = len(data)
         self.bytes += end
+        if self._tick != self._sizes.tick:
+            self._turn()
         pos = 0
         while pos < end:
             skip = self._skip
@@ -176,6 +207,42 @@ class FrameMeter:
                 piece = self._held + piece
                 self._held = b""
             self._frames(piece)
+
+    def _turn(self) -> None:
+        """A new tick has begun: what the last ones brought is older now, and may be settled."""
+        tick, last = self._sizes.tick, self._tick
+        recent, before = self._recent, self._before
+        if tick == last + 1:
+            self._before, older, older_tick = recent, before, last - 1
+        elif recent > before:
+            self._before, older, older_tick = 0, recent, last
+        else:
+            self._before, older, older_tick = 0, before, last - 1
+        self._tick = tick
+        self._recent = 0
+        if recent > self._largest:
+            self._largest = recent
+        if self._earlier:
+            self._settle_earlier()
+        if older > self._earlier:
+            self._earlier, self._earlier_tick = older, older_tick
+            self._settle_earlier()
+
+    def _settle_earlier(self) -> None:
+        """What is old enough was accepted."""
+        if self._tick - self._earlier_tick > SETTLED:
+            if self._earlier > self._sizes.accepted and not self._deflate:
+                self._sizes.accepted = self._earlier
+            self._earlier = 0
+
+    def _note(self, size: int, *, compressed: bool) -> int:
+        """Remember a message that may be the largest, or is near the limit. Returns what needs no such look yet."""
+        near = self._sizes.near
+        if size > near and not compressed:
+            self._sizes.headroom.add(size)
+        if size > self._recent:
+            self._recent = size
+        return min(self._recent, near)
 
     def _frames(self, data: bytes) -> None:
         """Take the frames that begin in `data`, the first of them where it begins."""
@@ -200,6 +267,8 @@ class FrameMeter:
         steps = _STEPS[side]
         second_16 = _SECOND_16[side]
         header_16 = _HEADER_16[side]
+        near, recent = self._sizes.near, self._recent
+        notable = recent if recent < near else near
         last = end - 1
         messages = 0
         top = 0
@@ -227,14 +296,14 @@ class FrameMeter:
                     break
                 row[SMALL_SLOTS + (size - 1).bit_length()] += 1
                 row[TOTAL_SLOT] += size
-                if size > self.largest_message:
-                    self.largest_message = size
+                if size > notable:
+                    notable = self._note(size, compressed=row is self._sizes.compressed.slots)
             else:
                 break
             messages += 1
         self.messages += messages
-        if top & LENGTH > self.largest_message:
-            self.largest_message = top & LENGTH
+        if top & LENGTH > self._recent:
+            self._recent = top & LENGTH
         return pos
 
     def _begin(self, size: int, row: list[int], skip: int) -> None:
@@ -251,8 +320,7 @@ class FrameMeter:
         self._pending = -1
         (self._sizes.compressed if self._compressed else self._sizes.plain).add(size)
         self.messages += 1
-        if size > self.largest_message:
-            self.largest_message = size
+        self._note(size, compressed=self._compressed)
 
     def _frame(self, data: bytes, pos: int, end: int) -> int:
         """Take one frame of any kind. Returns the position behind it, or _HELD if it must wait for more bytes."""

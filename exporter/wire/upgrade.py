@@ -9,8 +9,8 @@ import base64
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from exporter.events import Side, UnparsedReason
@@ -47,13 +47,16 @@ def _is_key(key: bytes) -> bool:
 class UpgradeRequest:
     """An attempted opening handshake: a GET whose Upgrade contains `websocket`.
 
-    `key` is None where the attempt is not a valid one, so that no answer can make a WebSocket of it.
+    `key` is None where the attempt is not a valid one, so that no answer can make a WebSocket of it. `query` is what
+    follows the path's question mark, and `fields` are the head's by lower-case name: only to recognise the client by.
     """
 
     key: bytes | None
     host: str
     path: str
     user_agent: str
+    query: bytes = field(default=b"", repr=False)
+    fields: Mapping[bytes, Sequence[bytes]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ def upgrade_request(head: http1.RequestHead, *, has_body: bool) -> UpgradeReques
         host=http1.first(fields, b"host"),
         path=_path(head.target),
         user_agent=http1.first(fields, b"user-agent"),
+        query=head.target.partition(b"?")[2],
+        fields=fields,
     )
 
 

@@ -8,7 +8,9 @@ from exporter.closecodes import INVALID, NO_CLOSE, UNKNOWN, Vocabulary
 from exporter.events import (
     AnomalyKind,
     AnomalySeen,
+    ClientKey,
     Closed,
+    Ending,
     Initiator,
     Origin,
     Peer,
@@ -21,34 +23,66 @@ from exporter.events import (
 )
 from exporter.wire.frames import CLOSE, PING, CloseFrame, FrameMeter, parse_close
 from exporter.wire.sizes import DirectionSizes
+from exporter.wire.upgrade import UpgradeRequest
 
 MAX_PINGS: Final = 16
 """Unanswered Pings remembered per side; of more, the oldest are forgotten."""
 
 
+def unrecognised(address: str, request: UpgradeRequest) -> ClientKey | None:
+    """No client is told from another."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What observing a WebSocket of one target needs: its labels, its code vocabulary, and where sizes are counted."""
+    """What observing a WebSocket of one target needs: its labels, its code vocabulary, and where sizes are counted.
+
+    `identify` finds the key by which the client at an address is recognised, from its opening handshake.
+    """
 
     origin: Origin
     vocabulary: Vocabulary
     client_to_server: DirectionSizes
     server_to_client: DirectionSizes
+    identify: Callable[[str, UpgradeRequest], ClientKey | None] = unrecognised
 
 
 class WebSocket:
     """Follows one WebSocket from its 101 to its end. `client` and `server` meter what each side sends."""
 
-    __slots__ = ("_clock", "_close", "_closed_by", "_opened", "_peer", "_pings", "_sink", "_watch", "client", "server")
+    __slots__ = (
+        "_client",
+        "_clock",
+        "_close",
+        "_ended_by",
+        "_opened",
+        "_peer",
+        "_pings",
+        "_sink",
+        "_watch",
+        "client",
+        "server",
+    )
 
-    def __init__(self, watch: Watch, peer: Peer, *, deflate: bool, sink: Sink, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        peer: Peer,
+        client: ClientKey | None = None,
+        *,
+        deflate: bool,
+        sink: Sink,
+        clock: Callable[[], float],
+    ) -> None:
         self._watch = watch
         self._peer = peer
+        self._client = client
         self._sink = sink
         self._clock = clock
         self._opened = clock()
         self._close: CloseFrame | None = None
-        self._closed_by: Side | None = None
+        self._ended_by: Initiator = "unknown"
         self._pings: dict[Side, dict[bytes, float]] | None = None
         self.client = FrameMeter("client", watch.client_to_server, deflate=deflate, listener=self)
         self.server = FrameMeter("server", watch.server_to_client, deflate=deflate, listener=self)
@@ -74,19 +108,14 @@ class WebSocket:
         Code and initiator are those of the first Close frame that passed. Without one, the initiator is the side
         that ended TCP first.
         """
-        vocabulary = self._watch.vocabulary
-        initiator: Initiator
-        if self._close is not None and self._closed_by is not None:
-            code, initiator = self._label(self._close), self._closed_by
-        elif unparsed or end is None:
-            code, initiator = UNKNOWN, "unknown"
-        else:
-            code, initiator = NO_CLOSE, end.side
+        if self._close is None:
+            self._end("unknown" if unparsed or end is None else end.side)
+        code = self._code()
         return Closed(
             origin=self._watch.origin,
             code=code,
-            close_class=vocabulary.close_class(code),
-            initiator=initiator,
+            close_class=self._watch.vocabulary.close_class(code),
+            initiator=self._ended_by,
             duration=self._clock() - self._opened,
             wire_code=self._close.code if self._close else None,
             reason=self._close.reason if self._close else "",
@@ -96,6 +125,21 @@ class WebSocket:
             transport_end=end,
         )
 
+    def _end(self, by: Initiator) -> None:
+        """`by` has ended the WebSocket, with the Close frame that has just passed, or without one."""
+        self._ended_by = by
+        passing = self.server.passing() if by == "client" else self.client.passing() if by == "server" else None
+        origin, vocabulary = self._watch.origin, self._watch.vocabulary
+        code = self._code()
+        user_agent = self._peer.user_agent
+        self._sink.emit(Ending(origin, code, vocabulary.close_class(code), by, passing, self._client, user_agent))
+
+    def _code(self) -> str:
+        """The label of how it ended."""
+        if self._close is not None:
+            return self._label(self._close)
+        return UNKNOWN if self._ended_by == "unknown" else NO_CLOSE
+
     def _label(self, close: CloseFrame) -> str:
         return INVALID if close.malformed else self._watch.vocabulary.wire_label(close.code)
 
@@ -104,7 +148,7 @@ class WebSocket:
             self.anomaly(side, "illegal_close_code")
         if self._close is None:
             self._close = close
-            self._closed_by = side
+            self._end(side)
         elif close.code != self._close.code:
             # Several libraries answer 1000 to anything: worth counting, never the truth about the close.
             self.anomaly(side, "echo_mismatch")

@@ -9,7 +9,7 @@ from exporter.closecodes import Vocabulary
 from exporter.events import AnomalyKind, Event, Origin, Side, UnparsedReason
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.frames import FrameMeter
-from exporter.wire.sizes import DirectionSizes, MessageSizes
+from exporter.wire.sizes import DirectionSizes, Headroom, MessageSizes
 from exporter.wire.upgrade import HttpConversation, UpgradeRequest, UpgradeResponse
 from exporter.wire.websocket import Watch
 
@@ -18,6 +18,8 @@ from exporter.wire.websocket import Watch
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KEY: Final = b"\x37\xfa\x21\x3d"
 """The masking key of the examples in RFC 6455 section 5.7."""
+RATIOS: Final = (0.1, 0.25, 0.5, 0.8, 0.9, 0.95, 1.0)
+"""Bounds of shares of the limit."""
 POWERS: Final = tuple(float(1 << power) for power in range(7, 65))
 """Every bound at which sizes are told apart."""
 
@@ -96,7 +98,8 @@ def expected(
 
 def no_sizes() -> DirectionSizes:
     """A direction in which nothing passed yet."""
-    return DirectionSizes(MessageSizes(), MessageSizes())
+    plain = MessageSizes()
+    return DirectionSizes(plain, MessageSizes(), Headroom(plain, RATIOS))
 
 
 class Metered:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.metrics.catalogue import SIZE_BOUNDS
-from exporter.wire.sizes import DirectionSizes, MessageSizes
-from tests.wire.support import POWERS, histogram
+from exporter.wire.sizes import MessageSizes
+from tests.wire.support import POWERS, histogram, no_sizes
 
 EDGES = sorted({max(0, (1 << power) + near) for power in range(64) for near in (-1, 0, 1)} | {(1 << 64) - 1})
 
@@ -62,7 +62,7 @@ def test_a_copy_stays_what_it_was() -> None:
 
 def test_first_byte_finds_the_histogram_of_unfragmented_data_frames_only() -> None:
     """FIN with text or binary has one; RSV1 with them only where permessage-deflate was negotiated (RFC 7692)."""
-    sizes = DirectionSizes(MessageSizes(), MessageSizes())
+    sizes = no_sizes()
     plain, compressed = sizes.plain.slots, sizes.compressed.slots
     without = {byte: row for byte, row in enumerate(sizes.by_first_byte) if row is not None}
     negotiated = {byte: row for byte, row in enumerate(sizes.by_first_byte_deflate) if row is not None}

@@ -33,14 +33,14 @@ class Failed(Exception):
     """No WebSocket came about.
 
     `outcome` and `status` are labels of `websocket_handshakes_total`; `duration` is seconds from the request to the
-    answer, None without one; `retry_after` is how many seconds the service asks to wait. `detail` is for the log and
+    answer, 0 without one; `retry_after` is how many seconds the service asks to wait. `detail` is for the log and
     has no word that the service chose.
     """
 
     reason: ProbeFailure
     outcome: HandshakeOutcome = "failed"
     status: str = "closed"
-    duration: float | None = None
+    duration: float = 0.0
     retry_after: float | None = None
     detail: str = ""
 
