@@ -474,8 +474,25 @@ class Bracket:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusals:
+    """The refused messages of one direction of the last 24 hours, by what shows it.
+
+    `smallest` and `largest` are bytes of those `sized` whose size is known and uncompressed; 0 if there are none.
+    `last` is how many seconds ago the last one was.
+    """
+
+    direction: Direction
+    evidence: Evidence
+    count: int
+    sized: int
+    smallest: int
+    largest: int
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
-    """What holds of one origin now. `brackets` has both directions.
+    """What holds of one origin now. `brackets` has both directions, `refusals` only what there was.
 
     `last_minute` is the opening handshakes attempted in the last 60 s, `peak_per_second` the most of them in one
     second; `shared_connections` those open connections whose client key several hold at once; `stuck_clients` those
@@ -488,6 +505,7 @@ class Standing:
     shared_connections: int
     stuck_clients: int
     brackets: Mapping[Direction, Bracket]
+    refusals: Sequence[Refusals] = ()
 
 
 Event = (
