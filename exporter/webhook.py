@@ -89,7 +89,7 @@ class WebhookService:
             except StorageError as error:
                 raise StartError(str(error)) from error
         rules = _rules(config)
-        self._webhook = Webhook(rules, self._book, self, self._hasher)
+        self._webhook = Webhook(rules, self._book, self, hasher=self._hasher)
         self._restore(rules, totals, created, config)
         self._recorder.webhook_born(limit)
         self._recorder.known_ids = lambda: (self._book.ids, self._book.since)

@@ -58,11 +58,17 @@ class Rules:
 class Webhook:
     """Takes decoded requests, under `rules`, which may be replaced at any time. `now` is the wall clock of the book.
 
-    `hasher` makes the keys by which clients are recognised.
+    `hasher` makes the keys by which clients are recognised; without it they are not.
     """
 
     def __init__(
-        self, rules: Rules, book: Book, sink: Sink, hasher: Hasher, now: Callable[[], float] = time.time
+        self,
+        rules: Rules,
+        book: Book,
+        sink: Sink,
+        now: Callable[[], float] = time.time,
+        *,
+        hasher: Hasher | None = None,
     ) -> None:
         self._rules = rules
         self._tally = Tally(rules.targets)
@@ -142,15 +148,17 @@ class Webhook:
 
     def _fresh(self, batch: Batch, duplicates: frozenset[int]) -> Sequence[Fresh]:
         """The new events of clients that can be recognised, as far as they have just happened."""
+        hasher = self._hasher
         named = [index for index, report in enumerate(batch.reports) if report.client is not None]
-        if not named:
+        if hasher is None or not named:
             return ()
         known = {batch.keyed[position] for position in duplicates}
         now = self._now()
-        found = (self._fresh_one(batch.reports[index], batch.otherwise, now) for index in named if index not in known)
+        new = (batch.reports[index] for index in named if index not in known)
+        found = (self._fresh_one(report, batch.otherwise, now, hasher) for report in new)
         return [one for one in found if one is not None]
 
-    def _fresh_one(self, report: Report, otherwise: str, now: float) -> Fresh | None:
+    def _fresh_one(self, report: Report, otherwise: str, now: float, hasher: Hasher) -> Fresh | None:
         target = report.target if report.target in self._rules.targets else otherwise
         vocabulary = self._rules.targets.get(target)
         moment = report.unix_time
@@ -158,7 +166,7 @@ class Webhook:
         if vocabulary is None or report.client is None or abs(ago) > FRESH:
             return None
         origin = Origin("webhook", target)
-        client = self._hasher(report.client.encode())
+        client = hasher(report.client.encode())
         if report.event == "open":
             return Fresh(origin, "open", max(ago, 0.0), client, report.user_agent or "")
         code = vocabulary.reported_label(report.code or 0)
