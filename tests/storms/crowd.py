@@ -1,128 +1,102 @@
-"""A crowd of real `websockets` clients behind a real tap, each with a key of its own, that come back as they please."""
+"""Services that go away, the crowd behind the tap, and what is logged of it."""
 
 import asyncio
 import contextlib
-import random
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Final
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
 from structlog.testing import capture_logs
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
 
-from exporter.config import Target
-from exporter.config.values import KeyRule
-from exporter.insight.backoff import Backoff, Policy
+from exporter.config import KeyRule, Target
 from exporter.insight.insight import Rules
 from exporter.insight.mass_close import MassCloseRules
+from tests.storms.clients import KEY
 from tests.support.loops import eventually
-from tests.support.scraping import Page
+from tests.support.services import ROOT
 from tests.support.watching import Watched
 
-KEY: Final = "X-Client"
 CHAT: Final = Target("chat", client_key=KeyRule("header", KEY), client_builds=("acme-app/*",))
 
 RULES: Final = Rules(mass_close=MassCloseRules(settled=1.0, longest=8.0))
 """As they are, except that nobody waits for ten minutes, nor ten seconds."""
 
-Delays = Callable[[], Callable[[float | None], float]]
-"""Makes what tells one client how long to wait, from how long its connection had lived (None: none came about)."""
 
-
-def at_once() -> Callable[[float | None], float]:
-    """No waiting to speak of: what the alert about herds is for."""
-    return lambda lived: 0.05
-
-
-def timer(seconds: float) -> Delays:
-    """A fixed interval."""
-    return lambda: lambda lived: seconds
-
-
-def remedy() -> Callable[[float | None], float]:
-    """What the docs advise, in a tenth of the time: a random first delay, then full jitter under a doubling cap."""
-    return Backoff(random.uniform, Policy(first=4.0, floor=0.1, base=0.5, cap=2.0, stable=1.0)).after
-
-
-@dataclass
-class Crowd:
-    """Clients that hold a connection each, and come back when it ends."""
-
-    watched: Watched
-    delays: Delays
-    user_agent: str = "acme-app/3.1"
-    connections: dict[int, ClientConnection] = field(default_factory=dict)
-
-    async def live(self, number: int) -> None:
-        """One client's life."""
-        wait = self.delays()
-        loop = asyncio.get_running_loop()
-        while True:
-            opened = None
-            with contextlib.suppress(OSError, WebSocketException, EOFError):
-                async with connect(
-                    self.watched.url,
-                    additional_headers={KEY: str(number)},
-                    user_agent_header=self.user_agent,
-                    ping_interval=None,
-                    compression=None,
-                    open_timeout=20,
-                ) as connection:
-                    opened = loop.time()
-                    self.connections[number] = connection
-                    await connection.wait_closed()
-            self.connections.pop(number, None)
-            await asyncio.sleep(wait(None if opened is None else loop.time() - opened))
-
-    async def all_connected(self, clients: int) -> None:
-        await eventually(lambda: len(self.connections) == clients, 20.0)
+@contextlib.asynccontextmanager
+async def program(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A module of the tests as a process of its own, with pipes to it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *arguments, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 @contextlib.asynccontextmanager
-async def crowd(
-    watched: Watched, clients: int, delays: Delays, user_agent: str = "acme-app/3.1"
-) -> AsyncIterator[Crowd]:
+async def server(*arguments: str, port: int = 0) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """A server of the peers, and its port."""
+    async with program(*arguments, f"--port={port}") as process:
+        assert process.stdout is not None
+        line = await process.stdout.readline()
+        yield process, int(line.split()[-1])
+
+
+class Crowd:
+    """The clients' process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def connected(self, number: int, within: float = 20.0) -> None:
+        """Wait until so many are connected, all at the same time."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(within):
+            while (await self._process.stdout.readline()).split() != [b"connected", str(number).encode()]:
+                pass
+
+    def leave(self) -> None:
+        """Have everybody close the tab."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"leave\n")
+
+
+@contextlib.asynccontextmanager
+async def crowd(watched: Watched, clients: int, habit: str, user_agent: str = "acme-app/3.1") -> AsyncIterator[Crowd]:
     """So many clients, all of them connected."""
-    people = Crowd(watched, delays, user_agent)
-    tasks: list[asyncio.Task[None]] = []
-    async with asyncio.TaskGroup() as group:
-        try:
-            for number in range(clients):
-                tasks.append(group.create_task(people.live(number)))
-                if number % 20 == 19:  # not all at once: this is not the storm yet
-                    await asyncio.sleep(0.02)
-            await people.all_connected(clients)
-            yield people
-        finally:
-            for task in tasks:
-                task.cancel()
+    async with program("tests.storms.clients", watched.url, str(clients), habit, user_agent) as process:
+        people = Crowd(process)
+        await people.connected(clients)
+        yield people
 
 
 @dataclass
 class Story:
-    """What was logged of mass closes."""
+    """What was logged."""
 
-    entries: list[dict[str, object]]
+    entries: list[Any]
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """The entries of one kind."""
+        return [entry for entry in self.entries if entry["event"] == event]
 
     @property
-    def incidents(self) -> list[dict[str, object]]:
-        return [entry for entry in self.entries if entry["event"] == "mass close"]
+    def mass_closes(self) -> list[dict[str, Any]]:
+        return self.lines("mass close")
 
-    async def told(self, within: float = 15.0) -> dict[str, object]:
-        """The one incident, as soon as it is over."""
-        await eventually(lambda: self.incidents, within)
-        [incident] = self.incidents
-        return incident
+    async def mass_close(self, within: float = 15.0) -> dict[str, Any]:
+        """The one mass close, as soon as it is over."""
+        await eventually(lambda: self.mass_closes, within)
+        [over] = self.mass_closes
+        return over
 
 
 @contextlib.contextmanager
 def telling() -> Iterator[Story]:
     """Hear the log."""
     with capture_logs() as entries:
-        yield Story(entries)  # type: ignore[arg-type]
-
-
-def returns(page: Page) -> float:
-    """Clients that were accepted again, whenever."""
-    return page.value("websocket_mass_close_returns_total")
+        yield Story(entries)
