@@ -19,6 +19,7 @@ from exporter.events import (
     Closed,
     Event,
     HandshakeEnded,
+    MessageRefused,
     Origin,
     PingAnswered,
     StreamUnparsed,
@@ -287,3 +288,14 @@ def test_a_scrape_is_one_moment() -> None:
         "websocket_handshake_duration_seconds_count",
         "websocket_handshake_duration_seconds_sum",
     }
+
+
+def test_a_refusal_without_a_plain_size_is_no_size() -> None:
+    """Whose size is not known, or of a compressed message, is not in the histogram, but counts as a repeat."""
+    counting = recorder()
+    for size, compressed in ((0, False), (5000, True), (5000, False)):
+        counting.emit(MessageRefused(CHAT, "client_to_server", "close_1009", size, compressed, repeated=True))
+    found = page(counting)
+    assert found.value("websocket_oversize_message_size_bytes_count") == 1
+    assert found.value("websocket_oversize_message_size_bytes_sum") == 5000
+    assert found.counted("websocket_too_big_repeats_total", "evidence") == {("close_1009",): 3}
