@@ -105,12 +105,13 @@ class _Watched:
     def reported(self, fresh: Fresh, now: float) -> None:
         """A service said that a connection has ended. Only of one whose opening it reported is it known who is left."""
         client = fresh.client
+        ended = now - fresh.ago
         if self.reconnects.holds(client):
-            self._lose(now, client, fresh.code, fresh.initiator, fresh.user_agent)
+            self._lose(ended, client, fresh.code, fresh.initiator, fresh.user_agent)
         if fresh.close_class == "too_big" and fresh.direction is not None:
             shared = self.reconnects.shared(client, now)
             self.oversize.reported(fresh.direction, fresh.message_size, client, now, shared=shared)
-        self.reconnects.ended(client, fresh.close_class, now)
+        self.reconnects.ended(client, fresh.close_class, ended)
 
     def _lose(self, now: float, client: ClientKey | None, code: str, initiator: Initiator, user_agent: str) -> None:
         before = self.mass_closes.began
@@ -222,8 +223,9 @@ class Insight:
             watched = self._watched.get(fresh.origin)
             if watched is None:
                 continue
-            moment = self._clock() - fresh.ago
+            now = self._clock()
             if fresh.event == "open":
-                watched.came("accepted", moment, moment, fresh.client, fresh.user_agent)
+                opened = now - fresh.ago
+                watched.came("accepted", opened, opened, fresh.client, fresh.user_agent)
             else:
-                watched.reported(fresh, moment)
+                watched.reported(fresh, now)
