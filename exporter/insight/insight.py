@@ -92,13 +92,14 @@ class _Watched:
         """A connection has ended."""
         client = event.client
         self._lose(now, client, event.code, event.initiator, event.user_agent)
-        self.oversize.ended(
-            event,
-            now,
-            shared=client is None or self.reconnects.shared(client, now),
-            mass_close=self.mass_closes.began is not None,
-            accepted_messages=self._accepted_messages,
-        )
+        if self.oversize.concerned(event):
+            self.oversize.ended(
+                event,
+                now,
+                shared=client is None or self.reconnects.shared(client, now),
+                mass_close=self.mass_closes.began is not None,
+                accepted_messages=self._accepted_messages,
+            )
         if client is not None:
             self.reconnects.ended(client, event.close_class, now)
 

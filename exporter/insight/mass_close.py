@@ -241,6 +241,7 @@ class MassCloses:
         self._rules = rules
         self._active = 0
         self._peaks: deque[tuple[int, int]] = deque()  # the most that were open, by stretch of a window's length
+        self._stretch_ends = float("-inf")
         self._recent: deque[_Loss | _Handshake] = deque()  # from the first loss of the window on
         self._losses = 0  # of these
         self._incident: _Incident | None = None
@@ -258,8 +259,10 @@ class MassCloses:
 
     def ended(self, now: float, client: ClientKey | None, code: str, initiator: Initiator, user_agent: str) -> None:
         """A connection has ended."""
-        self._note_active(now)
-        self._active = max(self._active - 1, 0)
+        if now >= self._stretch_ends:
+            self._note_active(now)
+        if self._active:
+            self._active -= 1
         if not is_loss(code, initiator):
             return
         loss = _Loss(now, client, code, initiator, user_agent)
@@ -328,12 +331,13 @@ class MassCloses:
 
     def _note_active(self, now: float) -> None:
         """So many are open: the most of this stretch, perhaps."""
-        stretch = int(now / self._rules.window)
-        if not self._peaks or stretch > self._peaks[-1][0]:
+        if now >= self._stretch_ends:
+            stretch = int(now / self._rules.window)
+            self._stretch_ends = (stretch + 1) * self._rules.window
             self._peaks.append((stretch, self._active))
             self._forget_peaks(now)
         elif self._active > self._peaks[-1][1]:
-            self._peaks[-1] = (stretch, self._active)
+            self._peaks[-1] = (self._peaks[-1][0], self._active)
 
     def _highest(self, now: float) -> int:
         """The most connections that were open in the last 10 minutes."""

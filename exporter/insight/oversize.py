@@ -114,6 +114,14 @@ class Oversize:
         self._repeats = Repeats(most_clients, repeat=rules.repeat, stuck=rules.stuck, refusals=rules.stuck_refusals)
         self._held: deque[_Suspicion] = deque()
 
+    def concerned(self, event: Ending) -> bool:
+        """Whether `ended` could make anything of an ending: of most it cannot, and that is soon seen."""
+        if event.code == TOO_BIG:
+            return True
+        passing = event.passing
+        least = self._rules.least_size
+        return passing is not None and (passing.unfinished >= least or passing.last_second >= least)
+
     def ended(
         self,
         event: Ending,
@@ -123,7 +131,7 @@ class Oversize:
         mass_close: bool,
         accepted_messages: Callable[[Direction], int],
     ) -> None:
-        """A WebSocket ended; called for each.
+        """A WebSocket ended; to be called for each of which it is `concerned`.
 
         `shared` is whether several connections hold the client's key, `mass_close` whether a mass close is open.
         `accepted_messages` is asked only about a suspicion.

@@ -58,9 +58,11 @@ class Seen:
         mass_close: bool = False,
     ) -> None:
         ending = Ending(CHAT, code, "any", initiator, passing, client)
+        before = len(self.emitted), len(self.oversize._held)
         self.oversize.ended(
             ending, self.now, shared=shared, mass_close=mass_close, accepted_messages=self.messages.__getitem__
         )
+        assert self.oversize.concerned(ending) or before == (len(self.emitted), len(self.oversize._held))
 
     def refused(self, size: int = 0, *, client: ClientKey | None = ALICE, shared: bool = False) -> None:
         """The server refuses a message of this size with a 1009."""
@@ -90,6 +92,23 @@ class Seen:
 
 def refusal(direction: Direction, evidence: Evidence, size: int, **details: bool) -> MessageRefused:
     return MessageRefused(CHAT, direction, evidence, size, **details)
+
+
+@pytest.mark.parametrize(
+    ("code", "passing", "concerned"),
+    [
+        ("1009", None, True),
+        ("1009", Passing(), True),
+        ("1006", None, False),
+        ("1006", Passing(), False),
+        ("1006", Passing(4095, 4095, 100_000), False),
+        ("1006", Passing(unfinished=4096), True),
+        ("1000", Passing(last_second=4096), True),
+    ],
+)
+def test_what_it_is_concerned_of(code: str, passing: Passing | None, concerned: bool) -> None:
+    """A 1009, or a message large enough to be suspected: anything else would be worked at in vain."""
+    assert Seen().oversize.concerned(Ending(CHAT, code, "any", "server", passing)) == concerned
 
 
 class TestCertain:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from exporter.config import KeyRule, Target
 from exporter.insight.insight import Rules
 from exporter.insight.mass_close import MassCloseRules
+from tests.peers.peers import SERVERS
 from tests.storms.clients import KEY
 from tests.support.loops import eventually
 from tests.support.services import ROOT
@@ -24,10 +25,10 @@ RULES: Final = Rules(mass_close=MassCloseRules(settled=1.0, longest=8.0))
 
 
 @contextlib.asynccontextmanager
-async def program(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A module of the tests as a process of its own, with pipes to it."""
+async def program(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process of its own, with pipes to it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        *command, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     try:
         yield process
@@ -38,9 +39,9 @@ async def program(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 @contextlib.asynccontextmanager
-async def server(*arguments: str, port: int = 0) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+async def server(name: str, *options: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """A server of the peers, and its port."""
-    async with program(*arguments, f"--port={port}") as process:
+    async with program(*SERVERS[name].command, *options) as process:
         assert process.stdout is not None
         line = await process.stdout.readline()
         yield process, int(line.split()[-1])
@@ -68,7 +69,8 @@ class Crowd:
 @contextlib.asynccontextmanager
 async def crowd(watched: Watched, clients: int, habit: str, user_agent: str = "acme-app/3.1") -> AsyncIterator[Crowd]:
     """So many clients, all of them connected."""
-    async with program("tests.storms.clients", watched.url, str(clients), habit, user_agent) as process:
+    command = (sys.executable, "-m", "tests.storms.clients", watched.url, str(clients), habit, user_agent)
+    async with program(*command) as process:
         people = Crowd(process)
         await people.connected(clients)
         yield people

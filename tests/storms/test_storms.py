@@ -61,28 +61,28 @@ async def test_a_restart_with_1001(habit: str, verdict: str, rhythm: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "number", "lost_by"),
+    ("name", "number", "lost_by"),
     [
-        pytest.param(("tests.peers.servers.asgi", "websockets"), signal.SIGTERM, "1012 server", id="uvicorn"),
-        pytest.param(("tests.peers.servers.asgi", "websockets"), signal.SIGKILL, "1006 server", id="killed"),
-        pytest.param(("tests.peers.servers.sanic_server",), signal.SIGTERM, "1000 server", id="sanic"),
+        pytest.param("uvicorn-websockets", signal.SIGTERM, "1012 server", id="1012"),
+        pytest.param("uvicorn-websockets", signal.SIGKILL, "1006 server", id="killed"),
+        pytest.param("sanic", signal.SIGTERM, "1000 server", id="1000"),
     ],
 )
 @pytest.mark.needs("sanic")
 @pytest.mark.matrix
 @pytest.mark.timeout(120)
 @conversation
-async def test_whatever_the_code(arguments: tuple[str, ...], number: signal.Signals, lost_by: str) -> None:
+async def test_whatever_the_code(name: str, number: signal.Signals, lost_by: str) -> None:
     """A mass close is one by many at once: 1012, none at all, or 1000 are as good as 1001."""
     async with (
-        server(*arguments) as (process, port),
+        server(name) as (process, port),
         watching(Address("127.0.0.1", port), CHAT, insight_rules=RULES) as watched,
     ):
         with telling() as story:
             async with crowd(watched, CLIENTS, "0.5") as people:
                 process.send_signal(number)
                 await process.wait()
-                async with server(*arguments, port=port):
+                async with server(name, f"--port={port}"):
                     await people.connected(CLIENTS)
                     over = await story.mass_close()
         assert over["lost_by"] == {lost_by: CLIENTS}
