@@ -29,14 +29,15 @@ MOST_CLIENTS: Final = 100_000
 """Clients that are remembered of each origin."""
 
 TICKS_PER_SECOND: Final = 2
-"""How often `tick` wants to be called; the unit of `Sizes.tick`."""
+"""How often `tick` wants to be called; the unit of `Sizes.advance`."""
 
 
 class Sizes(Protocol):
     """What the frame meters of one direction share: see `wire.sizes.DirectionSizes`."""
 
-    tick: int
-    accepted: int
+    def advance(self, tick: int) -> int:
+        """Let it be `tick`, in steps of a second / TICKS_PER_SECOND. Returns the largest message accepted since."""
+        ...
 
     def messages(self) -> int:
         """How many plain messages have passed."""
@@ -185,10 +186,9 @@ class Insight:
         now = self._clock()
         for watched in self._watched.values():
             for direction, sizes in watched.sizes.items():
-                sizes.tick = int(now * TICKS_PER_SECOND)
-                if sizes.accepted:
-                    watched.oversize.accepted(direction, sizes.accepted, now)
-                    sizes.accepted = 0
+                accepted = sizes.advance(int(now * TICKS_PER_SECOND))
+                if accepted:
+                    watched.oversize.accepted(direction, accepted, now)
             watched.mass_closes.tick(now)
             watched.oversize.tick(now)
 

@@ -42,6 +42,11 @@ class Meters:
     accepted: int = 0
     passed: int = 0
 
+    def advance(self, tick: int) -> int:
+        self.tick = tick
+        accepted, self.accepted = self.accepted, 0
+        return accepted
+
     def messages(self) -> int:
         return self.passed
 
