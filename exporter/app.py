@@ -108,8 +108,8 @@ class App:
         self._scraped = asyncio.Event()
         self._scrapers = Scrapers()
         self.recorder = Recorder(time.time, ERROR_TOKENS)
-        self._book = StatusBook(time.time)
-        self._sinks = _Sinks((self.recorder, log.CloseLog(), self._book), time.monotonic)
+        self.book = StatusBook(time.time)
+        self._sinks = _Sinks((self.recorder, log.CloseLog(), self.book), time.monotonic)
         self._targets = Targets("tap", self._tapped(config), self.recorder, Hasher(secrets.token_bytes(SECRET_BYTES)))
         listeners = 1 if config.webhook_listen_address is None else 2
         capacity = Capacity(
@@ -280,7 +280,7 @@ class App:
         return await listen(app, self._config.web_listen_address, answers, gate=self._gate)
 
     def _status(self) -> Status:
-        return self._book.snapshot(self.recorder)
+        return self.book.snapshot(self.recorder)
 
     def _note_scrape(self, client: str, snapshot_taken_at: float) -> None:
         self._scrapers.answered(client, snapshot_taken_at)

@@ -66,14 +66,15 @@ class StatusPage:
         )
 
     async def _render(self, look: _Look) -> str:
+        status = self._snapshot()
         pieces = look.template.generate(
-            status=self._snapshot(), css=look.css, weights=WEIGHTS, metrics=self._metrics, version=__version__
+            status=status, css=look.css, weights=WEIGHTS, metrics=self._metrics, version=__version__
         )
         page = []
         for number, piece in enumerate(pieces):
-            page.append(piece)
-            if number % TURN == TURN - 1:
+            if number % TURN == 0:
                 await asyncio.sleep(0)
+            page.append(piece)
         return "".join(page)
 
 

@@ -24,6 +24,7 @@ from exporter.events import (
 )
 from exporter.metrics.recorder import Recorder
 from exporter.status import StatusBook
+from exporter.wire.sizes import DirectionSizes
 
 NOW: Final = 1_778_594_851.0
 """12 May 2026, 14:07:31 UTC."""
@@ -169,19 +170,26 @@ def _messages(recorder: Recorder, vocabulary: Vocabulary) -> None:
     feed = recorder.watch(FEED, vocabulary)
     recorder.message_size_limit(CHAT, "client_to_server", MIB)
     recorder.message_size_limit(FEED, "server_to_client", 16 * MIB)
-    for power, number in enumerate((41_000, 88_000, 61_200, 20_400, 9_100, 3_300, 800, 410, 120, 64, 31, 11, 4)):
-        for _ in range(min(number, 500)):
-            chat.client_to_server.plain.add((64 << power) + 9)
-            chat.server_to_client.plain.add((32 << power) + 100)
+    for power, number in enumerate((500, 500, 500, 500, 500, 500, 500, 410, 120, 64, 31, 11, 4)):
+        for _ in range(number):
+            _pass(chat.client_to_server, (64 << power) + 9)
+            _pass(chat.server_to_client, (32 << power) + 100)
     for _ in range(37):
-        chat.client_to_server.plain.add(1_500_000)
+        _pass(chat.client_to_server, 1_500_000)
     for _ in range(240):
         chat.server_to_client.compressed.add(700)
     for _ in range(90):
-        feed.client_to_server.plain.add(80)
+        _pass(feed.client_to_server, 80)
     for size in (4_000, 60_000, 900_000, 15_938_355):
         for _ in range(300):
-            feed.server_to_client.plain.add(size)
+            _pass(feed.server_to_client, size)
+
+
+def _pass(direction: DirectionSizes, size: int) -> None:
+    """What a frame meter does with a message."""
+    direction.plain.add(size)
+    if size > direction.near:
+        direction.headroom.add(size)
 
 
 def _events() -> Iterator[HandshakeEnded | Closed | MessageRefused | ProbeUp | ProbeFailed]:
