@@ -8,11 +8,16 @@ from exporter.config import Match, Target
 from exporter.events import Origin
 from exporter.metrics.recorder import Recorder
 from exporter.targets import Targets
+from exporter.wire.client_key import Hasher
 from exporter.wire.upgrade import UpgradeRequest
 
 
 def named(*targets: Target) -> Mapping[str, Target]:
     return {target.name: target for target in targets}
+
+
+def watched(*targets: Target, recorder: Recorder | None = None) -> Targets:
+    return Targets("tap", named(*targets), recorder or Recorder(lambda: 0.0), Hasher(bytes(16)))
 
 
 def asked(host: str = "chat.example.com", path: str = "/") -> UpgradeRequest:
@@ -41,20 +46,20 @@ NARROW = Target("narrow", match=Match(host="*.example.com", path="/rooms/7"))
 )
 def test_the_first_match_wins(targets: tuple[Target, ...], request_: UpgradeRequest, chosen: str) -> None:
     """Targets are tried in the order of the configuration; what none matches is the listener's own target's."""
-    choose = Targets("tap", named(*targets), Recorder(lambda: 0.0)).chooser("chat")
+    choose = watched(*targets).chooser("chat")
     assert choose(request_).origin == Origin("tap", chosen)
 
 
 def test_a_listener_s_own_target_need_not_match() -> None:
     """What no target matches counts for the listener's own, even if that has a match of its own."""
-    choose = Targets("tap", named(ROOMS), Recorder(lambda: 0.0)).chooser("rooms")
+    choose = watched(ROOMS).chooser("rooms")
     assert choose(asked(path="/elsewhere")).origin.target == "rooms"
 
 
 def test_series_are_born_with_the_targets() -> None:
     """A target has its series before anybody connects, also one that a reload adds."""
     recorder = Recorder(lambda: 0.0)
-    targets = Targets("tap", named(CHAT), recorder)
+    targets = watched(CHAT, recorder=recorder)
     assert active(recorder) == {"chat"}
     targets.update(named(CHAT, ROOMS))
     assert active(recorder) == {"chat", "rooms"}
@@ -62,7 +67,7 @@ def test_series_are_born_with_the_targets() -> None:
 
 def test_new_settings_hold_for_new_handshakes() -> None:
     """A chooser made before an update follows it; what it gave before keeps its codes and shares its sizes."""
-    targets = Targets("tap", named(CHAT), Recorder(lambda: 0.0))
+    targets = watched(CHAT)
     choose = targets.chooser("chat")
     before = choose(asked())
     targets.update(named(Target("chat", codes=frozenset({4001})), ROOMS))

@@ -440,7 +440,7 @@ class Recorder(Collector):
         labels = (event.origin.source, event.origin.target)
         if event.repeated:
             self._too_big_repeats.add(*labels, event.evidence)
-        if not event.compressed and event.origin.source != "webhook":
+        if event.size and not event.compressed and event.origin.source != "webhook":
             self._oversize.observe(min(event.size, LARGEST_REFUSED), *labels, event.direction, event.evidence)
 
     def _add(self, count: Count, number: float) -> None:

@@ -161,6 +161,11 @@ class DirectionSizes:
         self.by_first_byte = [slots.get(byte) for byte in range(256)]
         self.by_first_byte_deflate = [slots_deflate.get(byte) for byte in range(256)]
 
+    def messages(self) -> int:
+        """How many plain messages have passed."""
+        _, messages, _ = self.plain.cumulative(())
+        return messages
+
     def limit(self, limit: int | None) -> None:
         """Hold sizes against this configured limit in bytes from now on; None for none."""
         self.near = self.headroom.change(limit)

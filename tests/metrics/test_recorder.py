@@ -19,6 +19,7 @@ from exporter.events import (
     Closed,
     Event,
     HandshakeEnded,
+    MessageRefused,
     Origin,
     PingAnswered,
     StreamUnparsed,
@@ -156,9 +157,9 @@ class TestCounting:
         assert found.value("websocket_connection_duration_seconds_sum") == 1.0
 
     def test_a_handshake_without_an_answer(self) -> None:
-        """It is counted, and adds neither a duration nor an open connection."""
+        """It is counted, and adds neither a duration nor an open connection, however long it took to fail."""
         counting = recorder()
-        counting.emit(HandshakeEnded(CHAT, "failed", "refused"))
+        counting.emit(HandshakeEnded(CHAT, "failed", "refused", 5.0))
         found = page(counting)
         assert found.counted("websocket_handshakes_total", "outcome", "status") == {("failed", "refused"): 1}
         assert found.value("websocket_handshake_duration_seconds_count") == 0
@@ -227,7 +228,7 @@ class TestCounting:
 
 EVENTS = st.one_of(
     st.sampled_from([(outcome, status) for outcome, statuses in OUTCOMES.items() for status in statuses]).map(
-        lambda given: HandshakeEnded(CHAT, given[0], given[1], 0.1 if given[0] == "accepted" else None)  # type: ignore[arg-type]
+        lambda given: HandshakeEnded(CHAT, given[0], given[1], 0.1)  # type: ignore[arg-type]
     ),
     st.builds(
         lambda code, initiator, duration: Closed(CHAT, code, LISTED.close_class(code), initiator, duration),
@@ -287,3 +288,14 @@ def test_a_scrape_is_one_moment() -> None:
         "websocket_handshake_duration_seconds_count",
         "websocket_handshake_duration_seconds_sum",
     }
+
+
+def test_a_refusal_without_a_plain_size_is_no_size() -> None:
+    """Whose size is not known, or of a compressed message, is not in the histogram, but counts as a repeat."""
+    counting = recorder()
+    for size, compressed in ((0, False), (5000, True), (5000, False)):
+        counting.emit(MessageRefused(CHAT, "client_to_server", "close_1009", size, compressed, repeated=True))
+    found = page(counting)
+    assert found.value("websocket_oversize_message_size_bytes_count") == 1
+    assert found.value("websocket_oversize_message_size_bytes_sum") == 5000
+    assert found.counted("websocket_too_big_repeats_total", "evidence") == {("close_1009",): 3}

@@ -6,8 +6,10 @@ from exporter.closecodes import Vocabulary
 from exporter.events import (
     AnomalySeen,
     Closed,
+    Ending,
     EndKind,
     Initiator,
+    Passing,
     Peer,
     PingAnswered,
     Side,
@@ -197,6 +199,7 @@ def test_closed_carries_the_whole_account() -> None:
     observed.observer.transport_ended("server", "reset")
     observed.observer.finish()
     assert observed.events[1:] == [
+        Ending(ORIGIN, "1009", "too_big", "server", Passing(0, 5, 5, True), user_agent="acme/2"),
         Closed(
             origin=ORIGIN,
             code="1009",
@@ -209,7 +212,7 @@ def test_closed_carries_the_whole_account() -> None:
             client_to_server=Traffic(len(hello * 2), 2, 5),
             server_to_client=Traffic(len(picture) + 11 + 3, 1, 300),
             transport_end=TransportEnd("server", "reset"),
-        )
+        ),
     ]
     sizes = observed.watch.server_to_client
     assert (sizes.compressed.cumulative([512.0]), sizes.plain.cumulative([512.0])) == (([1], 1, 300), ([0], 0, 0))
