@@ -161,7 +161,7 @@ def _bars(numbers: Sequence[int], limit: int | None) -> Iterator[Bar]:
 
 
 def _band(bracket: Bracket) -> tuple[float, float] | None:
-    if bracket.accepted is None or bracket.rejected is None or bracket.contradicted:
+    if bracket.accepted is None or bracket.rejected is None:
         return None
     start, end = position(bracket.accepted), position(bracket.rejected)
     return start, max(2.0, round(end - start, 2))
@@ -180,8 +180,10 @@ def _caption(direction: DirectionStatus, numbers: Sequence[int], compressed: int
 
 
 def _seen(bracket: Bracket) -> str:
-    if bracket.contradicted:
-        return ", seen: contradictory"
+    return f"{_bounds(bracket)}, other sizes before" if bracket.contradicted else _bounds(bracket)
+
+
+def _bounds(bracket: Bracket) -> str:
     if bracket.accepted is not None and bracket.rejected is not None:
         return f", seen between {bracket.accepted:,} and {exact(bracket.rejected)}"
     if bracket.rejected is not None:

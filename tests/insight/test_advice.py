@@ -128,6 +128,14 @@ REFUSED: Final[dict[str, tuple[Facts, str, str, str]]] = {
         "both accepted and refused.",
         f"Raising it to 2 MiB would have admitted all of them, so would smaller chunks {FRAGMENTS}",
     ),
+    "contradicted-and-seen-since": (
+        facts(CERTAIN, bracket=replace(KNOWN, contradicted=True)),
+        "act",
+        "chat, client to server: 37 messages refused with 1009 in the last 24 hours (the last one 4 min ago), all "
+        "between 1.1 and 1.8 MiB; the server's limit has changed, or is not the same for all connections: sizes were "
+        "both accepted and refused; by the newest it lies between 1,048,576 and 1,100,210 bytes (perhaps 1 MiB).",
+        f"Raising it to 2 MiB would have admitted all of them, so would chunks of 256 KiB {FRAGMENTS}",
+    ),
     "to-the-client": (
         facts(replace(CERTAIN, direction="server_to_client", smallest=70_000, largest=70_400)),
         "act",
@@ -329,7 +337,7 @@ MASS_CLOSES: Final[dict[str, tuple[MassClose, str, str, str]]] = {
         "act",
         BACK + "3.0 handshakes answered for each of 3,066 returns, 33 % of them rejected: amplified; slowest to back "
         "off: okhttp/4 (fixed interval of about 15 s).",
-        "Clients take an accepted handshake for a recovery and start again at once. In the client, "
+        "Clients try again without waiting, rejected or cut off once more. In the client, "
         f"{BACKING_OFF}; let the service refuse early, with 503, what it cannot keep.",
     ),
     "unrecovered-tried": (

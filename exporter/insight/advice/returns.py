@@ -175,7 +175,7 @@ _REMEDIES: Final[dict[Verdict, str]] = {
     ),
     "too_few": "Too few came back to judge how they do it. If the close was not planned, ask why the server left.",
     "amplified": (
-        "Clients take an accepted handshake for a recovery and start again at once. In the client, "
+        "Clients try again without waiting, rejected or cut off once more. In the client, "
         f"{BACKING_OFF}; let the service refuse early, with 503, what it cannot keep."
     ),
     "herd": f"In the client, {BACKING_OFF}. On the server, drain in batches instead of closing everyone at once.",

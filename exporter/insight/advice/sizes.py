@@ -72,15 +72,22 @@ def _sizes(refusals: Refusals) -> str:
 
 
 def _bracketed(bracket: Bracket, direction: Direction) -> str:
-    whose = f"the {receiver(direction)}'s limit"
+    whose, lies = f"the {receiver(direction)}'s limit", _lies(bracket)
     if bracket.contradicted:
-        return f"{whose} has changed, or is not the same for all connections: sizes were both accepted and refused"
+        newest = f"; by the newest it {lies}" if lies else ""
+        return (
+            f"{whose} has changed, or is not the same for all connections: sizes were both accepted and refused{newest}"
+        )
+    return f"{whose} {lies}" if lies else ""
+
+
+def _lies(bracket: Bracket) -> str:
     accepted, rejected = bracket.accepted, bracket.rejected
     if accepted is None:
-        return "" if rejected is None else f"{whose} is at most {exact(rejected)}"
+        return "" if rejected is None else f"is at most {exact(rejected)}"
     if rejected is None:
-        return f"{whose} is at least {exact(accepted)}"
-    return f"{whose} lies between {accepted:,} and {exact(rejected)}{_round_within(accepted, rejected)}"
+        return f"is at least {exact(accepted)}"
+    return f"lies between {accepted:,} and {exact(rejected)}{_round_within(accepted, rejected)}"
 
 
 def _round_within(accepted: int, rejected: int) -> str:
