@@ -22,9 +22,10 @@ from exporter.listening import StartError
 from exporter.metrics.bounds import most_series_of
 from exporter.metrics.recorder import Recorder
 from exporter.sources.tap import REFUSED_AT_ONCE, Capacity, Tap
+from exporter.status import Status, StatusBook
 from exporter.targets import Targets
 from exporter.web.app import Hooks, build
-from exporter.web.doors import OPEN, Doors, load_doors, risks
+from exporter.web.doors import OPEN, Doors, authenticates, confides, load_doors, risks
 from exporter.web.errors import ERROR_TOKENS, ErrorAnswers
 from exporter.web.listener import Listener, listen
 from exporter.web.protocol import CONNECTIONS, LINGERING
@@ -116,7 +117,8 @@ class App:
         self.recorder = Recorder(time.time, ERROR_TOKENS)
         self._sinks = _Sinks(time.monotonic)
         self._insight = Insight(self._sinks, time.monotonic, insight_rules)
-        self._sinks.sinks = (self.recorder, log.EventLog(), self._insight)
+        self.book = StatusBook(time.time)
+        self._sinks.sinks = (self.recorder, log.EventLog(), self.book, self._insight)
         self.recorder.standings = self._insight.standings
         self._hasher = Hasher(secrets.token_bytes(SECRET_BYTES))
         self._targets = Targets("tap", self._tapped(config), self.recorder, self._hasher)
@@ -300,9 +302,14 @@ class App:
             clock=time.monotonic,
             ready=lambda: not self._draining,
             reload=self.reload if self._config.web_enable_lifecycle else None,
+            status=self._status if confides(self._doors, self._config.web_listen_address) else None,
+            status_local_only=not authenticates(self._doors.web),
         )
         app = build(hooks, answers, self._config.web_telemetry_path)
         return await listen(app, self._config.web_listen_address, answers, gate=self._gate)
+
+    def _status(self) -> Status:
+        return self.book.snapshot(self.recorder)
 
     def _note_scrape(self, client: str, snapshot_taken_at: float) -> None:
         self._scrapers.answered(client, snapshot_taken_at)

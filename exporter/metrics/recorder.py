@@ -1,7 +1,7 @@
 """The Sink that counts, and the one writer of every metric. It never touches a socket."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client.core import Metric as Family
@@ -44,8 +44,9 @@ from exporter.events import (
 )
 from exporter.metrics import catalogue
 from exporter.metrics.bounds import OVERFLOWING, STATUSES
-from exporter.metrics.series import Histogram, Values
+from exporter.metrics.series import Histogram, LabelValues, Values
 from exporter.metrics.sizes import LimitRatioSeries, MessageSizeSeries
+from exporter.wire.sizes import MessageSizes
 from exporter.wire.websocket import Watch
 
 _TRANSPORT_KINDS: Final = ("fin", "reset")
@@ -268,6 +269,21 @@ class Recorder(Collector):
             self._stands(origin, standing)
         moment = [series.copy() for series in self._families.values()]
         return (series.family() for series in moment)
+
+    def values(self, metric: catalogue.Metric) -> Mapping[LabelValues, float]:
+        """The series of a counter or gauge as they are now, by label values in the catalogue's order."""
+        family = self._families[metric.name]
+        assert isinstance(family, Values)
+        return family.values
+
+    def message_sizes(self) -> Mapping[LabelValues, MessageSizes]:
+        """The buckets of message sizes as they are now, by source, target, direction and whether compressed."""
+        return self._message_sizes.series
+
+    def limit_shares(self) -> Mapping[LabelValues, Sequence[int]]:
+        """Messages by their share of the configured limit, per bucket, by source, target and direction."""
+        series = LimitRatioSeries(self._message_sizes).copy().series
+        return {labels: shares.counts for labels, shares in series.items()}
 
     def _stands(self, origin: Origin, standing: Standing) -> None:
         labels = (origin.source, origin.target)
