@@ -11,16 +11,24 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from exporter import __version__
 from exporter.closecodes import REGISTRY, Vocabulary
 from exporter.events import (
+    AFTERS,
     ANOMALY_KINDS,
+    DIRECTIONS,
+    EVIDENCES,
     INITIATORS,
     SIDES,
     UNPARSED_REASONS,
+    WITHINS,
     AnomalySeen,
     Closed,
     Event,
     HandshakeEnded,
+    MassCloseLost,
+    MassCloseReturned,
+    MessageRefused,
     Origin,
     PingAnswered,
+    Reconnected,
     StreamUnparsed,
     TransportEnd,
 )
@@ -238,6 +246,12 @@ EVENTS = st.one_of(
     st.builds(PingAnswered, st.just(CHAT), st.sampled_from(SIDES), st.floats(0, 100)),
     st.builds(AnomalySeen, st.just(CHAT), st.sampled_from(SIDES), st.sampled_from(ANOMALY_KINDS)),
     st.builds(StreamUnparsed, st.just(CHAT), st.sampled_from(UNPARSED_REASONS)),
+    st.builds(Reconnected, st.just(CHAT), st.sampled_from(AFTERS), st.one_of(st.none(), st.floats(0, 600))),
+    st.builds(MassCloseLost, st.just(CHAT), st.integers(1, 10_000)),
+    st.builds(MassCloseReturned, st.just(CHAT), st.sampled_from(WITHINS)),
+    st.builds(
+        MessageRefused, st.just(CHAT), st.sampled_from(DIRECTIONS), st.sampled_from(EVIDENCES), st.integers(0, 1 << 63)
+    ),
 )
 
 
