@@ -283,8 +283,9 @@ def test_a_scrape_is_one_moment() -> None:
     """Families are built one by one, and all show the moment at which the scrape began."""
     counting = recorder()
     counting.emit(HandshakeEnded(CHAT, "accepted", "101", 0.1))
-    families = counting.collect()
     watch = counting.watch(CHAT, LISTED)
+    counting.message_size_limit(CHAT, "client_to_server", 1000)
+    families = counting.collect()
     found = {}
     for family in families:
         counting.emit(closed(transport_end=TransportEnd("client", "fin")))
