@@ -84,7 +84,7 @@ class Recorder(Collector):
         self._message_sizes = MessageSizeSeries()
         self._families[catalogue.MESSAGE_SIZE.name] = self._message_sizes
         self._message_size_limit = self._values(catalogue.MESSAGE_SIZE_LIMIT)
-        self._families[catalogue.MESSAGE_LIMIT_RATIO.name] = LimitRatioSeries(self._message_sizes)
+        self._families[catalogue.MESSAGE_LIMIT_RATIO.name] = LimitRatioSeries(self._message_sizes.headrooms)
         self._oversize = self._histogram(catalogue.OVERSIZE)
         self._too_big_repeats = self._values(catalogue.TOO_BIG_REPEATS)
         self._too_big_stuck = self._values(catalogue.TOO_BIG_STUCK)

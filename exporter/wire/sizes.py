@@ -7,6 +7,7 @@ a power of two. The exposition's bounds are powers of two, so nothing is lost be
 from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
+from operator import sub
 from typing import Final, NamedTuple, Protocol
 
 SMALL_SLOTS: Final = 256
@@ -59,16 +60,19 @@ class MessageSizes:
         other.slots = self.slots[:]
         return other
 
-    def small(self, since: "MessageSizes") -> list[int]:
-        """How many messages of each size under SHORTEST_EXTENDED came since that copy was made."""
-        return [now - before for now, before in zip(self._small(), since._small(), strict=True)]
+    def since(self, before: "MessageSizes") -> "MessageSizes":
+        """What was counted since the copy `before` was made."""
+        other = MessageSizes()
+        other.slots = list(map(sub, self.slots, before.slots))
+        return other
 
-    def _small(self) -> list[int]:
+    def small(self) -> list[int]:
+        """How many messages there are of each size under SHORTEST_EXTENDED."""
         return [self.slots[size] + self.slots[0x80 | size] for size in range(SHORTEST_EXTENDED)]
 
     def cumulative(self, bounds: Sequence[float]) -> tuple[list[int], int, int]:
         """Cumulative counts at each of `bounds` (powers of two from 128 up), the count of all, and their bytes."""
-        small = self._small()
+        small = self.small()
         powers = self.slots[SMALL_SLOTS:TOTAL_SLOT]
         few = sum(small)
         counts = [few + sum(powers[: (int(bound) - 1).bit_length() + 1]) for bound in bounds]
@@ -98,6 +102,18 @@ class Headroom:
     def _none(self) -> list[int]:
         return [0] * (len(self._bounds) + 1)
 
+    def copy(self) -> "Headroom":
+        """This moment's counts, on their own."""
+        other = Headroom(self._plain, self._bounds)
+        other._plain = other._since  # the copy that has just been made
+        other._limit = self._limit
+        other._thresholds = self._thresholds
+        other._since = self._since
+        other._large = self._large[:]
+        other._counts = self._counts
+        other._total = self._total
+        return other
+
     def change(self, limit: int | None) -> int:
         """Take this limit in bytes from now on, None for none. Returns the size above which `add` is to be called."""
         if limit != self._limit:
@@ -120,14 +136,14 @@ class Headroom:
         if self._limit is None:
             return None if self._counts is None else (self._counts, self._total)
         counts = [before + large for before, large in zip(self._counts or self._none(), self._large, strict=True)]
-        small = self._plain.small(self._since)
+        new = self._plain.since(self._since)
+        small = new.small()
         for size, number in enumerate(small):
             if number:
                 counts[bisect_left(self._thresholds, size)] += number
-        _, messages, total = self._plain.cumulative(())
-        _, messages_before, total_before = self._since.cumulative(())
-        counts[0] += messages - messages_before - sum(small) - sum(self._large)
-        return counts, self._total + (total - total_before) / self._limit
+        _, messages, total = new.cumulative(())
+        counts[0] += messages - sum(small) - sum(self._large)
+        return counts, self._total + total / self._limit
 
 
 class Moment(NamedTuple):

@@ -11,17 +11,24 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from exporter import __version__
 from exporter.closecodes import REGISTRY, Vocabulary
 from exporter.events import (
+    AFTERS,
     ANOMALY_KINDS,
+    DIRECTIONS,
+    EVIDENCES,
     INITIATORS,
     SIDES,
     UNPARSED_REASONS,
+    WITHINS,
     AnomalySeen,
     Closed,
     Event,
     HandshakeEnded,
+    MassCloseLost,
+    MassCloseReturned,
     MessageRefused,
     Origin,
     PingAnswered,
+    Reconnected,
     StreamUnparsed,
     TransportEnd,
 )
@@ -239,6 +246,12 @@ EVENTS = st.one_of(
     st.builds(PingAnswered, st.just(CHAT), st.sampled_from(SIDES), st.floats(0, 100)),
     st.builds(AnomalySeen, st.just(CHAT), st.sampled_from(SIDES), st.sampled_from(ANOMALY_KINDS)),
     st.builds(StreamUnparsed, st.just(CHAT), st.sampled_from(UNPARSED_REASONS)),
+    st.builds(Reconnected, st.just(CHAT), st.sampled_from(AFTERS), st.one_of(st.none(), st.floats(0, 600))),
+    st.builds(MassCloseLost, st.just(CHAT), st.integers(1, 10_000)),
+    st.builds(MassCloseReturned, st.just(CHAT), st.sampled_from(WITHINS)),
+    st.builds(
+        MessageRefused, st.just(CHAT), st.sampled_from(DIRECTIONS), st.sampled_from(EVIDENCES), st.integers(0, 1 << 63)
+    ),
 )
 
 
@@ -270,8 +283,9 @@ def test_a_scrape_is_one_moment() -> None:
     """Families are built one by one, and all show the moment at which the scrape began."""
     counting = recorder()
     counting.emit(HandshakeEnded(CHAT, "accepted", "101", 0.1))
-    families = counting.collect()
     watch = counting.watch(CHAT, LISTED)
+    counting.message_size_limit(CHAT, "client_to_server", 1000)
+    families = counting.collect()
     found = {}
     for family in families:
         counting.emit(closed(transport_end=TransportEnd("client", "fin")))

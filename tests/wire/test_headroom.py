@@ -196,6 +196,20 @@ def test_the_same_limit_again_changes_nothing() -> None:
     assert metered.sizes.headroom.shares() == ([3, 0, 3, 0, 0, 0, 0, 0], pytest.approx(1.8))
 
 
+def test_a_copy_has_the_shares_of_its_moment() -> None:
+    """Neither later messages nor another limit reach it, over earlier limits too."""
+    metered = Metered("server")
+    metered.sizes.limit(500)
+    metered.meter.feed(frame(BINARY, bytes(400)))
+    metered.sizes.limit(1000)
+    metered.meter.feed(frame(BINARY, bytes(100)) + frame(BINARY, bytes(900)))
+    moment = metered.sizes.headroom.copy()
+    metered.meter.feed(frame(BINARY, bytes(100)) + frame(BINARY, bytes(900)))
+    metered.sizes.limit(2000)
+    assert moment.shares() == ([1, 0, 0, 1, 1, 0, 0, 0], pytest.approx(1.8))
+    assert metered.sizes.headroom.shares() == ([2, 0, 0, 1, 2, 0, 0, 0], pytest.approx(2.8))
+
+
 @pytest.mark.parametrize(
     ("limit", "near"),
     [(None, UNLIMITED), (1, 125), (1259, 125), (1260, 126), (1 << 20, 104_857), (LARGEST, LARGEST // 10)],
