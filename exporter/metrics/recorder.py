@@ -282,8 +282,8 @@ class Recorder(Collector):
 
     def limit_shares(self) -> Mapping[LabelValues, Sequence[int]]:
         """Messages by their share of the configured limit, per bucket, by source, target and direction."""
-        series = LimitRatioSeries(self._message_sizes).copy().series
-        return {labels: shares.counts for labels, shares in series.items()}
+        shares = ((labels, sizes.headroom.shares()) for labels, sizes in self._message_sizes.directions.items())
+        return {labels: share[0] for labels, share in shares if share is not None}
 
     def _stands(self, origin: Origin, standing: Standing) -> None:
         labels = (origin.source, origin.target)
