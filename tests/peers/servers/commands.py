@@ -32,7 +32,7 @@ def arguments(*positional: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def bound(port: int) -> socket.socket:
+def bound(port: int = 0) -> socket.socket:
     """A listening socket; on a free port if that is 0."""
     return socket.create_server(("127.0.0.1", port), backlog=1000)
 
