@@ -44,6 +44,7 @@ MEANINGS: Final[Mapping[tuple[str, str], str]] = {
     ),
     (catalogue.TRANSPORT_ENDS.name, "kind"): "how TCP ended",
     (catalogue.FRAME_ANOMALIES.name, "kind"): "which rule of RFC 6455 the frame broke",
+    (catalogue.EVENTS_DROPPED.name, "reason"): "why the effect was lost",
     (catalogue.UNPARSED_STREAMS.name, "reason"): "why the connection is not understood",
     ("", "evidence"): (
         "what shows that the message was refused for its size: the close was a 1009 (`close_1009`), or the receiver "

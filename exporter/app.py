@@ -16,11 +16,12 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from exporter import log
 from exporter.closecodes import Vocabulary
 from exporter.config import Address, Config, ConfigError, Target, diff_for_reload, warnings
-from exporter.events import Direction, Event, Origin, Sink
+from exporter.events import Direction, Origin, Standing
 from exporter.insight.insight import TICKS_PER_SECOND, Insight, Rules, Sizes
 from exporter.listening import StartError
 from exporter.metrics.bounds import most_series_of
 from exporter.metrics.recorder import Recorder
+from exporter.sinks import Sinks
 from exporter.sources.tap import REFUSED_AT_ONCE, Capacity, Tap
 from exporter.status import Status, StatusBook
 from exporter.targets import Targets
@@ -78,20 +79,6 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
 
 
-class _Sinks:
-    """Gives every event to all who want it (`sinks`), and knows when the last one came (seconds on `clock`)."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.sinks: Sequence[Sink] = ()
-        self._clock = clock
-        self.last_event = float("-inf")
-
-    def emit(self, event: Event) -> None:
-        self.last_event = self._clock()
-        for sink in self.sinks:
-            sink.emit(event)
-
-
 class App:
     """One running exporter. `open` it, `run` it, `stop` it; `load` reads the configuration anew, for reloads.
 
@@ -115,11 +102,11 @@ class App:
         self._scraped = asyncio.Event()
         self._scrapers = Scrapers()
         self.recorder = Recorder(time.time, ERROR_TOKENS)
-        self._sinks = _Sinks(time.monotonic)
+        self._sinks = Sinks(time.monotonic, self.recorder.event_dropped)
         self._insight = Insight(self._sinks, time.monotonic, insight_rules)
         self.book = StatusBook(time.time)
         self._sinks.sinks = (self.recorder, log.EventLog(), self.book, self._insight)
-        self.recorder.standings = self._insight.standings
+        self.recorder.standings = self._standings
         self._hasher = Hasher(secrets.token_bytes(SECRET_BYTES))
         self._targets = Targets("tap", self._tapped(config), self.recorder, self._hasher)
         self._derive(config)
@@ -260,6 +247,10 @@ class App:
             address, self._config, self._doors.secrets, self._gate, self.recorder, self._sinks, self._hasher
         )
 
+    def _standings(self) -> Mapping[Origin, Standing]:
+        """What the insights make of each origin now; a fault of theirs costs no scrape."""
+        return self._sinks.guarded(self._insight.standings, {})
+
     def _derive(self, config: Config) -> None:
         """Have the insights watch whatever clients can be recognised of."""
         for name, watch in self._targets.watches.items():
@@ -318,7 +309,7 @@ class App:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1 / TICKS_PER_SECOND)
-            self._insight.tick()
+            self._sinks.guarded(self._insight.tick, None)
 
     async def _measure_lag(self) -> None:
         while True:
@@ -339,7 +330,7 @@ class App:
                         tasks.create_task(self.webhook.drain(grace))
                     if self._probes is not None:
                         tasks.create_task(self._probes.stop())
-                self._insight.finish()
+                self._sinks.guarded(self._insight.finish, None)
                 while self._scrapers.waiting_for(self._sinks.last_event):
                     self._scraped.clear()
                     await self._scraped.wait()

@@ -19,7 +19,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
         "exporter.closecodes exporter.events",
         "exporter.wire exporter.insight exporter.metrics.catalogue exporter.config exporter.assets",
         "exporter.metrics exporter.storage exporter.reports exporter.log exporter.listening exporter.status",
-        "exporter.targets",
+        "exporter.targets exporter.sinks",
         "exporter.sources",
         "exporter.web",
         "exporter.webhook",

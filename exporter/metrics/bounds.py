@@ -46,6 +46,7 @@ VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (catalogue.TRANSPORT_ENDS.name, "kind"): get_args(events.EndKind),
     (catalogue.FRAME_ANOMALIES.name, "kind"): events.ANOMALY_KINDS,
     (catalogue.UNPARSED_STREAMS.name, "reason"): events.UNPARSED_REASONS,
+    (catalogue.EVENTS_DROPPED.name, "reason"): ("internal_error",),
     (catalogue.LABEL_OVERFLOW.name, "label"): OVERFLOWING,
     ("", "evidence"): events.EVIDENCES,
     ("", "after"): events.AFTERS,

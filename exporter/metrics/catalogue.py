@@ -229,6 +229,12 @@ FRAME_ANOMALIES: Final = Metric(
     "Frames relayed although RFC 6455 forbids them, by kind.",
     ("kind",),
 )
+EVENTS_DROPPED: Final = Metric(
+    "websocket_exporter_events_dropped_total",
+    "counter",
+    "Events whose effect was lost, wholly or in part, by reason: a fault of the exporter's own (internal_error).",
+    ("reason",),
+)
 LABEL_OVERFLOW: Final = Metric(
     "websocket_exporter_label_overflow_total",
     "counter",

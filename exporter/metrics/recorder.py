@@ -107,6 +107,7 @@ class Recorder(Collector):
         self._build_info = self._values(catalogue.BUILD_INFO)
         self._unparsed = self._values(catalogue.UNPARSED_STREAMS)
         self._anomalies = self._values(catalogue.FRAME_ANOMALIES)
+        self._events_dropped = self._values(catalogue.EVENTS_DROPPED)
         self._overflow = self._values(catalogue.LABEL_OVERFLOW)
         self._http_errors = self._values(catalogue.HTTP_ERRORS)
         self._buffered = self._values(catalogue.TAP_BUFFERED)
@@ -243,6 +244,10 @@ class Recorder(Collector):
         """Count a request to one of the exporter's own listeners that was answered with the error `token`."""
         self._http_errors.add(token)
 
+    def event_dropped(self) -> None:
+        """Count an event whose effect was lost by a fault of ours."""
+        self._events_dropped.add("internal_error")
+
     def loop_woke(self, late: float) -> None:
         """Count how many seconds later than asked the event loop woke up."""
         self._loop_lag.observe(late)
@@ -347,6 +352,7 @@ class Recorder(Collector):
             self._unparsed.born(reason)
         for kind in ANOMALY_KINDS:
             self._anomalies.born(kind)
+        self._events_dropped.born("internal_error")
         for label in OVERFLOWING:
             self._overflow.born(label)
         for token in error_tokens:
