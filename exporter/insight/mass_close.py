@@ -33,6 +33,10 @@ WITHIN_BOUNDS: Final[tuple[tuple[float, Within], ...]] = ((1.0, "1s"), (5.0, "5s
 MOST_REPLAYED: Final = 10_000
 """Handshakes remembered while it is not clear yet whether a mass close has begun."""
 
+AT_ONCE: Final = 8
+PER_TICK: Final = 500
+"""How much of what waits is taken with each event, and with each tick: a millisecond's worth at most."""
+
 MOST_LOST: Final = 100_000
 """Clients of one mass close that are recognised when they come back."""
 
@@ -266,14 +270,14 @@ class MassCloses:
         if not is_loss(code, initiator):
             return
         loss = _Loss(now, client, code, initiator, user_agent)
-        if self._incident is not None:
-            self._lose(self._incident, loss)
-            return
         self._recent.append(loss)
-        self._losses += 1
-        self._forget_recent(now)
-        if self._losses >= self._rules.least and self._losses >= self._rules.share * self._highest(now):
-            self._open()
+        if self._incident is None:
+            self._losses += 1
+            self._forget_recent(now)
+            if self._losses < self._rules.least or self._losses < self._rules.share * self._highest(now):
+                return
+            self._incident = _Incident(self._recent[0].at, self.builds)
+        self._take(self._incident, AT_ONCE)
 
     def handshake(
         self, now: float, client: ClientKey, outcome: HandshakeOutcome, attempted: float, delay: float | None
@@ -286,7 +290,8 @@ class MassCloses:
             return
         handshake = _Handshake(now, client, outcome, attempted, delay)
         if self._incident is not None:
-            self._return(self._incident, handshake)
+            self._recent.append(handshake)
+            self._take(self._incident, AT_ONCE)
             return
         self._forget_recent(now)
         if self._recent and len(self._recent) - self._losses < MOST_REPLAYED:
@@ -297,6 +302,7 @@ class MassCloses:
         incident, rules = self._incident, self._rules
         if incident is None:
             return
+        self._take(incident, PER_TICK)
         recovered = incident.recovered_at
         if now - incident.began >= rules.longest or (recovered is not None and now - recovered >= rules.settled):
             self.finish(now)
@@ -305,14 +311,19 @@ class MassCloses:
         """Judge the mass close under way, if there is one."""
         incident, self._incident = self._incident, None
         if incident is not None:
+            self._take(incident, len(self._recent))
+            self._losses = 0
             over = incident.over(self._origin, now, self._rules, draining=self.draining)
             self._emit(MassCloseEnded(over))
 
-    def _open(self) -> None:
-        """A mass close has begun with the first loss of the window: take what happened since."""
-        incident = self._incident = _Incident(self._recent[0].at, self.builds)
-        recent, self._recent, self._losses = self._recent, deque(), 0
-        for happened in recent:
+    def _take(self, incident: _Incident, most: int) -> None:
+        """Go on with what happened since the first loss, in its order.
+
+        When a mass close is recognised that may be thousands of losses: each event that follows takes a few of them.
+        """
+        recent = self._recent
+        for _ in range(min(most, len(recent))):
+            happened = recent.popleft()
             if isinstance(happened, _Loss):
                 self._lose(incident, happened)
             else:

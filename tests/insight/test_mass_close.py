@@ -19,7 +19,7 @@ from exporter.events import (
     Origin,
 )
 from exporter.insight.builds import MOST_BUILDS, OTHERS, Builds
-from exporter.insight.mass_close import MassCloseRules, MassCloses, is_loss, verdict, within
+from exporter.insight.mass_close import AT_ONCE, PER_TICK, MassCloseRules, MassCloses, is_loss, verdict, within
 
 CHAT = Origin("tap", "chat")
 RULES = MassCloseRules()
@@ -247,11 +247,35 @@ def test_who_returned_before_it_was_clear_counts_too() -> None:
         service.loses(client)
         service.now += 0.36
         service.sees(client, after=0.36)
+    service.passes(0.0)
     assert service.lost == 25
     assert [event.within for event in service.told(MassCloseReturned)].count("1s") == 2
     assert len(service.told(MassCloseReturned)) == 25
     service.passes(20)
     assert [(over.back, over.returns, over.gap) for over in service.over] == [(25, 25, pytest.approx(0.36))]
+
+
+def test_what_waits_is_taken_a_few_at_a_time() -> None:
+    """Of 10,000 connections 2,500 must end before it is clear; no event and no tick then takes them all at once."""
+    service = Service()
+    service.opens(10_000)
+    told = 0
+    for client in range(10_000):
+        service.loses(client)
+        assert len(service.events) - told <= AT_ONCE
+        told = len(service.events)
+    assert service.lost == 10_000
+    service = Service()
+    service.opens(10_000)
+    service.loses(*range(2_500))
+    assert service.lost == AT_ONCE
+    service.passes(0.5)
+    assert service.lost == AT_ONCE + PER_TICK
+    service.watch.finish(service.now)
+    assert [over.lost for over in service.over] == [2_500]
+    service.loses(*range(2_500, 2_504))
+    service.passes(10)
+    assert service.watch.began is None
 
 
 def test_only_the_lost_clients_handshakes_count() -> None:
