@@ -8,7 +8,10 @@ import msgspec
 
 from exporter.reports import cloudevents
 from exporter.reports.bodies import JSON, MAX_EVENTS, NDJSON, SEPARATORS, BodyFault, each, has_long_line, media_type
-from exporter.reports.report import Item, Report, check, read_report
+from exporter.reports.report import Item, Report, check_all, read_report
+
+SHORT: Final = 32 * 1024
+"""Bytes of a body that does not have to be looked at first: the 10,000 empty objects that fit take a millisecond."""
 
 _BEGINNINGS: Final = re.compile(rb"\n\{")  # finds them in two thirds of the time that bytes.count takes
 
@@ -36,7 +39,7 @@ def decode(body: bytes, content_type: str, headers: Mapping[str, str]) -> list[I
             return each(body, content_type, read_report)
         if len(reports) > MAX_EVENTS:
             raise BodyFault("too_many_events")
-        return [check(report) or report for report in reports]
+        return check_all(reports, body)
     decode_cloudevents = _CLOUDEVENTS.get(kind)
     if decode_cloudevents is None:
         raise BodyFault("unsupported_media_type")
@@ -60,7 +63,7 @@ _CLOUDEVENTS: Final[Mapping[str, Callable[[bytes], list[Item]]]] = {
 
 def _at_once(body: bytes) -> list[Report] | None:
     """The events of a body of JSON; None where it has to be looked at more closely."""
-    if body.count(b",") > SEPARATORS:
+    if len(body) > SHORT and body.count(b"{") > MAX_EVENTS:
         return None
     try:
         reports = _reports.decode(body)

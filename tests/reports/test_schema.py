@@ -352,4 +352,4 @@ def test_what_schemathesis_makes_of_the_document(path: str, mode: GenerationMode
         assert taken(body, str(case.media_type), READERS[path]) == (mode == GenerationMode.POSITIVE)
 
     sent()
-    assert seen > 10
+    assert seen > 5
