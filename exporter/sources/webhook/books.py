@@ -27,6 +27,9 @@ GENERATIONS: Final = 3
 LONG_ID: Final = 64
 """Characters of an identity from which on its digest is remembered instead: 200,000 take 60 MiB at most."""
 
+LONG: Final = 250
+"""Events from which on a request is worked off in steps, so that the relay gets its turn in between."""
+
 GROUP_EVENTS: Final = 5_000
 """Events that are committed together at most: those behind them must not wait for ever."""
 
@@ -135,20 +138,25 @@ class MemoryBook:
         return max(self._now() - self._window, self._began[-1])
 
     async def enter(self, batch: Batch) -> Committed:
-        """As `enter_at_once`."""
-        return self.enter_at_once(batch)
+        """Count a batch, all of it or nothing. Raises Stale."""
+        keys = _keys(batch.ids)
+        if len(batch.reports) > LONG:
+            await asyncio.sleep(0)
+            if _is_stale(batch, self.since, self._now()):
+                raise Stale
+        return self._enter(batch, keys)
 
     def enter_at_once(self, batch: Batch) -> Committed:
         """Count a batch. Never raises: nothing else happens in between."""
-        ids = batch.ids
-        if max(map(len, ids), default=0) > LONG_ID:
-            ids = [_digest(one) if len(one) > LONG_ID else one for one in ids]
+        return self._enter(batch, _keys(batch.ids))
+
+    def _enter(self, batch: Batch, keys: Sequence[str]) -> Committed:
         # Before anything is added: what was judged acceptable was so by what is known now.
-        if len(self._generations[0]) + len(ids) > self._most or self._now() > self._ends:
-            self._turn_after(ids)
+        if len(self._generations[0]) + len(keys) > self._most or self._now() > self._ends:
+            self._turn_after(keys)
         if self._forgotten:
-            self._let_go(len(ids))
-        duplicates = self._add(ids)
+            self._let_go(len(keys))
+        duplicates = self._add(keys)
         return Committed(duplicates, batch.counts(duplicates))
 
     @property
@@ -156,29 +164,29 @@ class MemoryBook:
         """Seconds after which a generation is old: those behind the newest then span the window."""
         return self._window / (GENERATIONS - 1)
 
-    def _add(self, ids: Sequence[str]) -> frozenset[int]:
-        """Remember these ids. Returns the positions of those that were known, or came before among them."""
+    def _add(self, keys: Sequence[str]) -> frozenset[int]:
+        """Remember these keys. Returns the positions of those that were known, or came before among them."""
         current = self._generations[0]
-        if all(known.isdisjoint(ids) for known in self._generations):
+        if all(known.isdisjoint(keys) for known in self._generations):
             size = len(current)
-            current.update(ids)
-            if len(current) - size == len(ids):
+            current.update(keys)
+            if len(current) - size == len(keys):
                 return _NONE
-            first = {one: position for position, one in reversed(list(enumerate(ids)))}
-            return frozenset(position for position, one in enumerate(ids) if first[one] < position)
+            first = {one: position for position, one in reversed(list(enumerate(keys)))}
+            return frozenset(position for position, one in enumerate(keys) if first[one] < position)
         duplicates = []
-        for position, one in enumerate(ids):
+        for position, one in enumerate(keys):
             if any(one in known for known in self._generations):
                 duplicates.append(position)
             else:
                 current.add(one)
         return frozenset(duplicates)
 
-    def _turn_after(self, ids: Sequence[str]) -> None:
-        """Begin a new generation, and take along those of `ids` that only the one to be forgotten knows."""
+    def _turn_after(self, keys: Sequence[str]) -> None:
+        """Begin a new generation, and take along those of `keys` that only the one to be forgotten knows."""
         *kept, oldest = self._generations
         self._forgotten.append(oldest)
-        self._generations = [oldest.intersection(ids), *kept]
+        self._generations = [oldest.intersection(keys), *kept]
         self._began = [self._now(), *self._began[:-1]]
         self._ends = self._began[0] + self._lasts
 
@@ -191,8 +199,20 @@ class MemoryBook:
             self._forgotten.pop()
 
 
+def _is_stale(batch: Batch, since: float, now: float) -> bool:
+    """Whether ids have been forgotten since `batch` was judged, but for those that time itself made too old."""
+    return since - batch.since > now - batch.judged + CLOCK_STEP
+
+
+def _keys(ids: Sequence[str]) -> Sequence[str]:
+    """Identities as a memory book knows them: a sender chooses how long those are."""
+    if max(map(len, ids), default=0) <= LONG_ID:
+        return ids
+    return [_digest(one) if len(one) > LONG_ID else one for one in ids]
+
+
 def _digest(identity: str) -> str:
-    """As good as the identity itself, and short: a sender chooses how long those are."""
+    """As good as the identity itself, and short."""
     return hashlib.blake2b(identity.encode(), digest_size=_DIGEST).hexdigest()
 
 
@@ -270,8 +290,7 @@ class StorageBook:
 
         Within one commit nothing is dropped before all of it has been compared.
         """
-        passed = self._now() - batch.judged
-        if self._storage.since - batch.since <= passed + CLOCK_STEP:
+        if not _is_stale(batch, self._storage.since, self._now()):
             return False
         if not future.done():
             future.set_exception(Stale())

@@ -6,17 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
 
 from exporter.closecodes import Vocabulary
 from exporter.events import Count, Rejection, Reported, Sink
 from exporter.reports import Report
 from exporter.reports.tally import Tally
-from exporter.sources.webhook.books import Batch, Book, Stale
+from exporter.sources.webhook.books import LONG, Batch, Book, Stale
 from exporter.storage import Committed
-
-LONG: Final = 100
-"""Events from which on a request is worked off in steps, so that the relay gets its turn in between."""
 
 
 @dataclass(frozen=True, slots=True)
