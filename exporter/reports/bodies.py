@@ -151,12 +151,12 @@ def lines(body: bytes, read: Read) -> Steps:
     return items
 
 
-def has_gap(body: bytes, mark: bytes) -> bool:
-    """Whether more than MAX_EVENT bytes follow each other of which none is `mark`. Looks at one place in 64 KiB."""
+def has_gap(body: bytes, mark: bytes, most: int = MAX_EVENT) -> bool:
+    """Whether there are more than `most` bytes in a row of which none is `mark`. Looks at one place in so many."""
     start = 0
-    while len(body) - start > MAX_EVENT:
+    while len(body) - start > most:
         # The last mark that there may be.
-        start = body.rfind(mark, start, start + MAX_EVENT + 1) + 1
+        start = body.rfind(mark, start, start + most + 1) + 1
         if not start:
             return True
     return False
@@ -214,7 +214,6 @@ def _value_end(text: bytes, start: int) -> int:
     says in the error for what follows.
     """
     window = memoryview(text)[start : start + MAX_EVENT + 1]
-    cut = len(text) - start > len(window)
     try:
         _raw.decode(window)
     except RecursionError:
@@ -223,10 +222,11 @@ def _value_end(text: bytes, start: int) -> int:
         behind = _TRAILING.search(str(error))
         if behind is not None:
             return int(behind[1]) - 1
-        truncated = str(error) == _TRUNCATED
-        raise BodyFault("body_too_large" if cut and truncated else "invalid_json") from None
-    if cut and window[-1] not in _BLANKS:
-        raise BodyFault("invalid_json")  # a number with more digits than any can have
+        truncated = len(window) > MAX_EVENT and str(error) == _TRUNCATED
+        raise BodyFault("body_too_large" if truncated else "invalid_json") from None
+    if len(window) > MAX_EVENT and window[-1] not in _BLANKS:
+        # Unless it is a number, which then has more digits than any can have.
+        raise BodyFault("invalid_json" if window[-1] in b"0123456789" else "body_too_large")
     return len(window)
 
 

@@ -82,7 +82,7 @@ def _at_once(body: bytes) -> list[Report] | None:
         return None
     if not isinstance(reports, list):
         reports = [reports]
-    if len(body) > MAX_EVENT and (len(reports) < braces or has_gap(body, b"{")):
+    if len(body) > MAX_EVENT and (len(reports) < braces or has_gap(body, b"{", MAX_EVENT - 1)):
         return None  # one may be too long
     return reports
 

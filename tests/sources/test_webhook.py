@@ -64,7 +64,7 @@ async def take(webhook: Webhook, *items: Report | Rejection, target: str | None 
 
 def in_memory(rules: Rules = ONE, limit: int = 1000) -> tuple[Webhook, Heard, Clock]:
     heard, clock = Heard(), Clock()
-    return Webhook(rules, MemoryBook(HOUR, clock, limit), heard), heard, clock
+    return Webhook(rules, MemoryBook(HOUR, clock, limit), heard, clock), heard, clock
 
 
 class TestRules:
