@@ -381,3 +381,26 @@ class TestStorage:
             slow.fault = None
             await take(webhook, close(id="2", target="chat"))
         assert [count.what for event in heard.events for count in event.counts] == ["closes"]
+
+    @conversation
+    async def test_what_waits_for_a_commit_is_waited_for(self, tmp_path: Path) -> None:
+        """It is settled once every batch has been committed or refused, also those that came meanwhile."""
+        slow = Slow()
+        async with on_disk(tmp_path, slow) as (webhook, _, book), asyncio.TaskGroup() as tasks:
+            await book.settled()
+            taken = [tasks.create_task(take(webhook, close(id="1", target="chat")))]
+            while not slow.groups:
+                await asyncio.sleep(0)
+            taken.append(tasks.create_task(take(webhook, close(id="2", target="chat"))))
+            settled = tasks.create_task(book.settled())
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not settled.done()
+            slow.gate.set()
+            await settled
+            assert slow.groups == [1, 1]
+            assert [(await one).accepted for one in taken] == [1, 1]
+            slow.fault = CommitFailed("no")
+            with pytest.raises(CommitFailed):
+                await take(webhook, close(id="3", target="chat"))
+            await book.settled()

@@ -232,6 +232,8 @@ class StorageBook:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._waiting: list[tuple[Batch, asyncio.Future[Committed]]] = []
         self._wanted = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._opened: Set[str] = frozenset()
         self._silent_until = float("-inf")
 
@@ -252,8 +254,13 @@ class StorageBook:
         """Count a batch; returns once it is on disk. Raises StorageError, or Stale."""
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, future))
+        self._settled.clear()
         self._wanted.set()
         return await future
+
+    async def settled(self) -> None:
+        """Wait until no batch waits for a commit any more."""
+        await self._settled.wait()
 
     async def born(self, targets: Iterable[str]) -> Mapping[str, float]:
         """Remember since when new targets are counted. Returns the Unix time of each. Raises StorageError."""
@@ -284,6 +291,8 @@ class StorageBook:
                 self._opened = opened
                 for (_, future), result in zip(group, committed, strict=True):
                     _settle(future, result)
+            if not self._waiting:
+                self._settled.set()
 
     def _stale(self, batch: Batch, future: "asyncio.Future[Committed]") -> bool:
         """Whether ids were dropped while the batch waited, which then has to be judged anew.
