@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import crowd, insights, machine, meter, peers, probes, relays, scrapes, webhooks
+from benchmarks import crowd, insights, machine, meter, peers, probes, relays, scrapes, stalls, webhooks
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, TAP, WEBSOCKETS, Bench, Effort
 from benchmarks.goals import bounds
 from benchmarks.load import LoadError
@@ -39,6 +39,7 @@ SCENARIOS: Final[dict[str, Callable[[Bench], list[Table]]]] = {
     "scrapes": scrapes.scrapes,
     "start": relays.start,
     "webhook": webhooks.webhook,
+    "stalls": stalls.stalls,
     "probes": probes.probes,
 }
 

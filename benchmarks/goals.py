@@ -1,6 +1,6 @@
 """What must be reached."""
 
-from benchmarks import crowd, insights, meter, probes, relays, scrapes, webhooks
+from benchmarks import crowd, insights, meter, probes, relays, scrapes, stalls, webhooks
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, Effort
 from benchmarks.report import Bound
 from exporter.sources.relay import READ_SIZE
@@ -63,6 +63,7 @@ def bounds(effort: Effort) -> tuple[Bound, ...]:
             4,
             "MiB",
         ),
+        Bound("longest turn of the loop, 1 MiB made to be slow", stalls.TITLE, stalls.LONGEST, 2, "ms"),
         Bound(
             f"RSS per held probe, {probes.COUNT:,} of them", probes.HELD, probes.MEMORY, 20, "KiB", column=probes.COLUMN
         ),

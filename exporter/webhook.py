@@ -140,13 +140,16 @@ class WebhookService:
     async def drain(self, grace: float) -> None:
         """Go on until services have fallen silent: their last closes come while they stop too.
 
-        Two thirds of the grace (seconds) at most, so that what came can still be scraped.
+        Two thirds of the grace (seconds) at most, so that what came can still be scraped. Then new reports are refused,
+        and those that wait for a commit, however slow the disk, are waited for.
         """
         ends = time.monotonic() + grace * 2 / 3
         self._last_event = max(self._last_event, time.monotonic())
         while (now := time.monotonic()) < min(self._last_event + QUIET, ends):
             await asyncio.sleep(min(self._last_event + QUIET, ends) - now)
         self._accepting = False
+        if isinstance(self._book, StorageBook):
+            await self._book.settled()
 
     def stop(self) -> None:
         """Have `run` end."""

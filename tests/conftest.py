@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 PROGRAMS_REQUIRED: Final = os.environ.get("TESTS_REQUIRE_PROGRAMS") == "1"
 SKIP_REASON: Final = re.compile(r"needs (?P<program>[\w.-]+)$")
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 NODE_PACKAGES: Final = Path(__file__).parent / "peers/node/node_modules"
 

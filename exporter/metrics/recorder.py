@@ -126,7 +126,7 @@ class Recorder(Collector):
         self.known_ids: Callable[[], tuple[int, float] | None] = lambda: None
         self.standings: Callable[[], Mapping[Origin, Standing]] = dict
         self._vocabularies: dict[str, Vocabulary] = {}
-        self._adders: dict[Count, Callable[[float], None]] = {}
+        self._adders: dict[Count, tuple[Callable[[float], None], bool]] = {}  # and whether codes are folded there
         self._balance: dict[str, float] = {}  # opens less closes since then, as reported, by target
         self._handlers: dict[type, Callable[[Any], None]] = {
             HandshakeEnded: self._handshake_ended,
@@ -412,8 +412,7 @@ class Recorder(Collector):
 
     def _reported(self, event: Reported) -> None:
         for count, number in event.counts.items():
-            self._add(count, number)
-            if count.what == "closes" and count.key.partition(" ")[0] in FOLDED:
+            if self._add(count, number):
                 self._overflow.add("code", by=number)
         if event.accepted:
             self._webhook_events.add("accepted", "none", by=event.accepted)
@@ -449,11 +448,15 @@ class Recorder(Collector):
         if event.size and not event.compressed and event.origin.source != "webhook":
             self._oversize.observe(min(event.size, LARGEST_REFUSED), *labels, event.direction, event.evidence)
 
-    def _add(self, count: Count, number: float) -> None:
-        add = self._adders.get(count)
-        if add is None:
-            add = self._adders[count] = self._adder(count)
+    def _add(self, count: Count, number: float) -> bool:
+        """Add to the series that this is a count of. Returns whether it is one of several codes together."""
+        found = self._adders.get(count)
+        if found is None:
+            folded = count.what == "closes" and count.key.partition(" ")[0] in FOLDED
+            found = self._adders[count] = self._adder(count), folded
+        add, folded = found
         add(number)
+        return folded
 
     def _adder(self, count: Count) -> Callable[[float], None]:
         """What adds to the series that this is a count of: found once, because single events are many."""

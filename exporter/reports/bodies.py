@@ -1,10 +1,13 @@
-"""Takes the body of a request apart: into one event, the elements of a JSON array, or the lines of NDJSON."""
+"""Takes the body of a request apart: into one event, the elements of a JSON array, or the lines of NDJSON.
 
-import json
+In steps: what a sender may make slow is bounded, not by time but by how many bytes and events are looked at before the
+event loop gets its turn.
+"""
+
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import lru_cache
-from typing import Final, Literal, NoReturn, get_args
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -13,14 +16,14 @@ from exporter.reports.report import Item
 MAX_EVENTS: Final = 1000
 """Events in one request."""
 
-MAX_LINE: Final = 64 * 1024
-"""Bytes of one line of NDJSON."""
+MAX_EVENT: Final = 64 * 1024
+"""Bytes of one event, without blanks around it, or of a line of NDJSON."""
 
-SEPARATORS: Final = 16 * MAX_EVENTS
-"""Commas or line ends beyond which a body is taken apart piece by piece, which stops at MAX_EVENTS.
+STEP: Final = 64 * 1024
+"""Bytes that are looked at in one step. Measured: the slowest ones take 1 ms."""
 
-As many events as have room in a body would otherwise all be decoded, only to be refused for their number.
-"""
+EVENT_COST: Final = 512
+"""Bytes that can be looked at while the fault of an event is found out and named, however short the event is."""
 
 JSON: Final = "application/json"
 NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson"})
@@ -28,7 +31,10 @@ NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson"})
 Read = Callable[[bytes], Item]
 """Reads one event from well-formed JSON; of malformed JSON it may say anything but an event."""
 
-Fault = Literal["invalid_json", "too_many_events", "unsupported_media_type"]
+Steps = Generator[None, None, list[Item]]
+"""Yields between steps, and returns the events. Raises BodyFault."""
+
+Fault = Literal["body_too_large", "invalid_json", "too_many_events", "unsupported_media_type"]
 FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
 
 
@@ -51,64 +57,106 @@ def media_type(content_type: str) -> str:
     return name.strip().lower()
 
 
-def each(body: bytes, content_type: str, read: Read) -> list[Item]:
+def finish(steps: Steps) -> list[Item]:
+    """All steps at once. Raises BodyFault."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            items: list[Item] = end.value
+            return items
+
+
+def each(body: bytes, content_type: str, read: Read) -> Steps:
     """The events of a body of JSON, one or an array of them, or NDJSON. Raises BodyFault."""
     kind = media_type(content_type)
     if kind == JSON:
-        return many(body, read) if is_array(body) else [one(body, read)]
+        array = yield from is_array(body)
+        return (yield from many(body, read) if array else one(body, read))
     if kind in NDJSON:
-        return lines(body, read)
+        return (yield from lines(body, read))
     raise BodyFault("unsupported_media_type")
 
 
-def is_array(body: bytes) -> bool:
+def is_array(body: bytes) -> Generator[None, None, bool]:
     """Whether the body is a JSON array, if it is JSON at all."""
-    return body[:1] == b"[" or body.lstrip(b" \t\r\n")[:1] == b"["
+    start = yield from _past_blanks(body, 0)
+    return body[start : start + 1] == b"["
 
 
-def one(body: bytes, read: Read) -> Item:
+def one(body: bytes, read: Read) -> Steps:
     """The one event that the body is. Raises BodyFault."""
+    if len(body) > MAX_EVENT:
+        text = (yield from _without_escapes(body)) if b"\\" in body else body
+        start = yield from _past_blanks(text, 0)
+        end = start + _value_end(text, start)
+        if (yield from _past_blanks(text, end)) < len(text):
+            raise BodyFault("invalid_json")
+        body = body[start:end]
     item = _judged(body, read)
     if item == "invalid_json":
         raise BodyFault("invalid_json")
-    return item
+    return [item]
 
 
-def many(body: bytes, read: Read) -> list[Item]:
+def many(body: bytes, read: Read) -> Steps:
     """The events of the array that the body is. Raises BodyFault."""
-    try:
-        text = body.decode()
-        elements = _elements_at_once(body)
-        if elements is None:
-            elements = _elements(text)
-    except (ValueError, RecursionError):
-        raise BodyFault("invalid_json") from None
-    if len(elements) > MAX_EVENTS:
-        raise BodyFault("too_many_events")
-    return [read(element) for element in elements]
-
-
-def lines(body: bytes, read: Read) -> list[Item]:
-    """The events of the lines of the body; blank ones are none. Raises BodyFault."""
     items: list[Item] = []
-    start = _blank_end(body, 0)
-    while start < len(body):
+    work = 0
+    text = (yield from _without_escapes(body)) if b"\\" in body else body
+    place = (yield from _past_blanks(text, 0)) + 1
+    start = yield from _past_blanks(text, place)
+    more = text[start : start + 1] != b"]"
+    while more:
         if len(items) == MAX_EVENTS:
             raise BodyFault("too_many_events")
-        end = body.find(b"\n", start)
-        if end < 0:
-            end = len(body)
-        items.append("line_too_long" if end - start > MAX_LINE else _judged(body[start:end], read))
-        start = _blank_end(body, end)
+        end = start + _value_end(text, start)
+        element = body[start:end]
+        item = read(element)
+        if not _is_utf8(element) or (isinstance(item, str) and not _has_sound_escapes(element)):
+            raise BodyFault("invalid_json")
+        items.append(item)
+        work += len(element) + EVENT_COST
+        if work > STEP:
+            yield
+            work = 0
+        start = yield from _past_blanks(text, end)
+        more = text[start : start + 1] == b","
+        if more:
+            start = yield from _past_blanks(text, start + 1)
+    if text[start : start + 1] != b"]" or (yield from _past_blanks(text, start + 1)) < len(text):
+        raise BodyFault("invalid_json")
     return items
 
 
-def has_long_line(body: bytes) -> bool:
-    """Whether a line is longer than MAX_LINE. Looks at one place in 64 KiB."""
+def lines(body: bytes, read: Read) -> Steps:
+    """The events of the lines of the body; blank ones are none. Raises BodyFault."""
+    items: list[Item] = []
+    work = start = 0
+    while start < len(body):
+        end = _blank_end(body, start)
+        if end == start:
+            if len(items) == MAX_EVENTS:
+                raise BodyFault("too_many_events")
+            end = body.find(b"\n", start)
+            if end < 0:
+                end = len(body)
+            items.append("line_too_long" if end - start > MAX_EVENT else _judged(body[start:end], read))
+            work += EVENT_COST
+        work += min(end - start, MAX_EVENT)
+        start = end
+        if work > STEP:
+            yield
+            work = 0
+    return items
+
+
+def has_gap(body: bytes, mark: bytes, most: int = MAX_EVENT) -> bool:
+    """Whether there are more than `most` bytes in a row of which none is `mark`. Looks at one place in so many."""
     start = 0
-    while len(body) - start > MAX_LINE:
-        # The last line end that a line from `start` may have.
-        start = body.rfind(b"\n", start, start + MAX_LINE + 1) + 1
+    while len(body) - start > most:
+        # The last mark that there may be.
+        start = body.rfind(mark, start, start + most + 1) + 1
         if not start:
             return True
     return False
@@ -122,72 +170,84 @@ def _judged(text: bytes, read: Read) -> Item:
 
 
 def _is_json(text: bytes) -> bool:
-    try:
-        characters = text.decode()
-        try:
-            _raw.decode(text)
-        except msgspec.DecodeError:
-            if b"\\u" not in text:  # no surrogates either
-                return False
-            _json.decode(characters)
-    except (ValueError, RecursionError):
+    if not _is_utf8(text):
         return False
-    return True
-
-
-def _elements_at_once(body: bytes) -> list[bytes] | None:
-    """The elements of a JSON array, each as it is spelled; None where it has to be looked at more closely."""
-    if body.count(b",") > SEPARATORS:
-        return None
     try:
-        return [bytes(raw) for raw in _raws.decode(body)]
-    except msgspec.DecodeError:
-        return None
+        _raw.decode(text.replace(b"\\u", b"\\n"))
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return _has_sound_escapes(text)
 
 
-def _elements(text: str) -> list[bytes]:
-    """The elements of a JSON array, each as it is spelled, up to one more than MAX_EVENTS.
+def _has_sound_escapes(text: bytes) -> bool:
+    """Whether each `\\u` in what else is JSON has its four digits."""
+    return b"\\u" not in text or _SOUND_ESCAPES.fullmatch(text) is not None
 
-    Raises ValueError, RecursionError.
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        return text.isascii() or bool(text.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _without_escapes(body: bytes) -> Generator[None, None, bytes]:
+    """The same with a line feed for each first half of `\\u` and its digits: as long, and no less well-formed.
+
+    msgspec takes half a surrogate pair, wherever it is, for malformed, which by RFC 8259 it is not.
     """
-    elements: list[bytes] = []
-    place = _space_end(text, _space_end(text, 0) + 1)
-    more = not text.startswith("]", place)
-    while more:
-        _, end = _json.raw_decode(text, place)
-        elements.append(text[place:end].encode())
-        if len(elements) > MAX_EVENTS:
-            return elements
-        place = _space_end(text, end)
-        more = text.startswith(",", place)
-        if more:
-            place = _space_end(text, place + 1)
-        elif not text.startswith("]", place):
-            raise ValueError("neither , nor ]")
-    if _space_end(text, place + 1) != len(text):
-        raise ValueError("more behind the array")
-    return elements
+    parts = []
+    start = 0
+    while start < len(body):
+        end = start + STEP
+        end += body[end - 1 : end + 1] == b"\\u"
+        parts.append(body[start:end].replace(b"\\u", b"\\n"))
+        start = end
+        yield
+    return b"".join(parts)
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(constant)
+def _value_end(text: bytes, start: int) -> int:
+    """How long the JSON value at `start` is, blanks behind it included, some of them. Raises BodyFault.
+
+    msgspec skips a value in a thirtieth of the time that the standard library takes to build it, and where that ends it
+    says in the error for what follows.
+    """
+    window = memoryview(text)[start : start + MAX_EVENT + 1]
+    try:
+        _raw.decode(window)
+    except RecursionError:
+        raise BodyFault("invalid_json") from None
+    except msgspec.DecodeError as error:
+        behind = _TRAILING.search(str(error))
+        if behind is not None:
+            return int(behind[1]) - 1
+        truncated = len(window) > MAX_EVENT and str(error) == _TRUNCATED
+        raise BodyFault("body_too_large" if truncated else "invalid_json") from None
+    if len(window) > MAX_EVENT and window[-1] not in _BLANKS:
+        # Unless it is a number, which then has more digits than any can have.
+        raise BodyFault("invalid_json" if window[-1] in b"0123456789" else "body_too_large")
+    return len(window)
 
 
-# msgspec is the quicker parser, but takes half a surrogate pair, wherever it is, for malformed JSON. The standard
-# library's takes it as RFC 8259 does, and more: NaN and Infinity, which are refused here. What numbers are worth does
-# not matter, and could take long to work out.
+def _past_blanks(text: bytes, start: int) -> Generator[None, None, int]:
+    """Where blanks end that begin at `start`."""
+    end = _blank_end(text, start)
+    while end - start == STEP:
+        yield
+        start, end = end, _blank_end(text, end)
+    return end
+
+
 _raw: Final = msgspec.json.Decoder(msgspec.Raw)
-_raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_json: Final = json.JSONDecoder(parse_constant=_refuse, parse_int=len, parse_float=len)
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
-_BLANK: Final = re.compile(rb"[ \t\r\n]*")
-
-
-def _space_end(text: str, start: int) -> int:
-    match = _SPACE.match(text, start)
-    return match.end() if match else start
+_TRAILING: Final = re.compile(r"trailing characters \(byte (\d+)\)$")
+_TRUNCATED: Final = "Input data was truncated"
+_SOUND_ESCAPES: Final = re.compile(rb"(?:[^\\]++|\\[^u]|\\u[0-9A-Fa-f]{4})*+", re.DOTALL)
+_BLANKS: Final = b" \t\r\n"
+_BLANK: Final = re.compile(b"[%b]*" % _BLANKS)
 
 
 def _blank_end(body: bytes, start: int) -> int:
-    match = _BLANK.match(body, start)
+    """Where the blanks end that begin at `start`, or STEP bytes on."""
+    match = _BLANK.match(body, start, start + STEP)
     return match.end() if match else start

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from exporter.events import Rejection
-from exporter.reports.bodies import JSON, is_array, many, one
+from exporter.reports.bodies import JSON, Steps, is_array, many, one
 from exporter.reports.reading import Reader
 from exporter.reports.report import ID_LENGTH, PRINTABLE, SOURCE_LENGTH, Item, Moment, check, read_fields
 
@@ -53,17 +53,18 @@ _QUOTED: Final = re.compile(r'"(.*)"')
 _QUOTED_PAIR: Final = re.compile(r"\\(.)")
 
 
-def decode_structured(body: bytes) -> list[Item]:
+def decode_structured(body: bytes) -> Steps:
     """The event of one CloudEvent. Raises BodyFault."""
-    return [one(body, read_cloudevent)]
+    return (yield from one(body, read_cloudevent))
 
 
-def decode_batched(body: bytes) -> list[Item]:
+def decode_batched(body: bytes) -> Steps:
     """The events of an array of CloudEvents. Raises BodyFault."""
-    return many(body, read_cloudevent) if is_array(body) else [one(body, _no_cloudevent)]
+    array = yield from is_array(body)
+    return (yield from many(body, read_cloudevent) if array else one(body, _no_cloudevent))
 
 
-def decode_binary(body: bytes, kind: str, headers: Mapping[str, str]) -> list[Item]:
+def decode_binary(body: bytes, kind: str, headers: Mapping[str, str]) -> Steps:
     """The event that the body is, with its attributes in `headers`. Raises BodyFault. `kind` is the media type."""
     if kind != JSON:
         return ["invalid_cloudevent"]
@@ -73,8 +74,8 @@ def decode_binary(body: bytes, kind: str, headers: Mapping[str, str]) -> list[It
             Attributes,
         )
     except (msgspec.ValidationError, UnicodeDecodeError):
-        return [one(body, _no_cloudevent)]
-    return [one(body.strip(b" \t\r\n"), partial(_read_data, attributes))]
+        return (yield from one(body, _no_cloudevent))
+    return (yield from one(body, partial(_read_data, attributes)))
 
 
 def read_cloudevent(text: bytes) -> Item:
@@ -84,7 +85,7 @@ def read_cloudevent(text: bytes) -> Item:
 
 
 def _read_data(attributes: Attributes, data: bytes) -> Item:
-    if not data.startswith(b"{"):
+    if not data.lstrip(b" \t\r\n").startswith(b"{"):
         return "invalid_cloudevent"
     report = read_fields(data)
     if isinstance(report, str):

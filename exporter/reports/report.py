@@ -1,5 +1,6 @@
 """One reported event: its fields as they come over the wire, and what each fault of them is called."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -114,8 +115,22 @@ def read_report(text: bytes | msgspec.Raw) -> Item:
     return report if isinstance(report, str) else check(report) or report
 
 
+def check_all(reports: Sequence[Report], text: bytes) -> list[Item]:
+    """As `check`, for all that `text` holds, which knows most of the answer at once."""
+    if b"\\" in text or b"\x7f" in text or not text.isascii():
+        return [check(report) or report for report in reports]
+    # JSON has control characters as escapes only, so all ids are printable. And in a close with a code and without a
+    # refused message nothing is left that could contradict another field.
+    return [
+        report
+        if report.code is not None and report.event == "close" and report.message_size is None
+        else check(report) or report
+        for report in reports
+    ]
+
+
 def check(report: Report) -> Rejection | None:
-    """What the types of a report's fields cannot say. Runs for every event: about 0.1 µs for a good one."""
+    """What the types of a report's fields cannot say."""
     if report.code is None:
         if report.event == "close":
             return "missing_code"

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from exporter.events import REJECTIONS, Rejection
-from exporter.reports.bodies import JSON, MAX_EVENTS, MAX_LINE
+from exporter.reports.bodies import JSON, MAX_EVENT, MAX_EVENTS
 from exporter.reports.cloudevents import BATCHED, STRUCTURED, CloudEvent
 from exporter.reports.platforms import PLATFORMS, Platform
 from exporter.reports.report import Report
@@ -209,7 +209,7 @@ def _reporting(report: Schema, cloudevent: Schema) -> Schema:
         "application/x-ndjson": {
             "schema": {
                 "type": "string",
-                "description": f"An event on each line of at most {MAX_LINE // 1024} KiB; empty lines are skipped.",
+                "description": f"An event on each line of at most {MAX_EVENT // 1024} KiB; empty lines are skipped.",
             },
             "example": "".join(f"{msgspec.json.encode(event).decode()}\n" for event in (_OPEN_EXAMPLE, _CLOSE_EXAMPLE)),
         },

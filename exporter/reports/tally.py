@@ -1,8 +1,8 @@
 """Reports become counts: many events, one small table of how much each number grows."""
 
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
 from prometheus_client.utils import floatToGoString
@@ -40,61 +40,72 @@ class Tally:
 
     def __init__(self, vocabularies: Mapping[str, Vocabulary]) -> None:
         self._vocabularies = vocabularies
-        self._closes: dict[tuple[str, int | None, str], Count] = {}
+        self._closes: dict[tuple[str, int, str], Count] = {}
         self._durations = {
             target: tuple(Count(target, "duration", key) for key in (*_DURATION_KEYS, SUM)) for target in vocabularies
         }
 
-    def __call__(self, reports: Iterable[Report], otherwise: str, opened: Set[str] = NOBODY) -> dict[Count, float]:
+    def __call__(self, reports: Sequence[Report], otherwise: str, opened: Set[str] = NOBODY) -> dict[Count, float]:
         """What `reports` add. Those that name no target with a vocabulary are `otherwise`'s, which must have one.
 
         `opened` are the targets whose services have reported opens before: only there does a close end something that
         was counted as active. An open among the reports makes its target one of them.
         """
-        targets = self._durations
-        closes: dict[tuple[str, int | None, str], int] = {}
-        durations: dict[str, list[float]] = {}
+        # Most reports of a request are alike in all but their durations: what is the same is looked at once.
+        alike: defaultdict[tuple[str, int | None, str], list[float | None]] = defaultdict(list)
+        for report in reports:
+            alike[report.target, report.code, report.initiator].append(report.duration)
+        targets, known = self._durations, self._closes
+        durations: dict[str, list[float | None]] = {}
+        closes: dict[str, int] = {}
         opens: dict[str, int] = {}
         counts: dict[Count, float] = {}
-        for report in reports:
-            target = report.target
-            if target not in targets:
-                target = otherwise
-            if report.event == "open":
-                opens[target] = opens.get(target, 0) + 1
+        refusals = False
+        for (named, code, initiator), lived in alike.items():
+            target = named if named in targets else otherwise
+            if code is None:
+                opens[target] = opens.get(target, 0) + len(lived)
                 continue
-            kind = (target, report.code, report.initiator)
-            closes[kind] = closes.get(kind, 0) + 1
-            duration = report.duration
-            if duration is not None:
-                values = durations.get(target)
-                if values is None:
-                    durations[target] = [duration]
-                else:
-                    values.append(duration)
-            if report.message_size is not None and report.code == 1009:
-                _add_refused(counts, target, str(report.direction), min(report.message_size, MAX_SIZE))
-        for close, number in closes.items():
-            _add(counts, self._closes.get(close) or self._close(close), number)
-            if close[0] in opened or close[0] in opens:
-                _add(counts, Count(close[0], "closes_since_open"), number)
-        for target, values in durations.items():
-            keys = targets[target]
-            if len(values) == 1:
-                counts[keys[bisect_left(_DURATION_BOUNDS, values[0])]] = 1
+            count = known.get((target, code, initiator)) or self._close(target, code, initiator)
+            counts[count] = counts.get(count, 0.0) + len(lived)
+            closes[target] = closes.get(target, 0) + len(lived)
+            if target in durations:
+                durations[target] += lived
             else:
-                for bucket, number in Counter(bisect_left(_DURATION_BOUNDS, value) for value in values).items():
-                    counts[keys[bucket]] = number
-            counts[keys[-1]] = sum(values)
+                durations[target] = lived
+            refusals = refusals or code == 1009
+        for target, number in closes.items():
+            _add_durations(counts, targets[target], [one for one in durations[target] if one is not None])
+            if target in opened or target in opens:
+                counts[Count(target, "closes_since_open")] = number
         for target, number in opens.items():
             counts[Count(target, "opens")] = number
+        if refusals:
+            for report in reports:
+                if report.code == 1009 and report.message_size is not None:
+                    target = report.target if report.target in targets else otherwise
+                    _add_refused(counts, target, str(report.direction), min(report.message_size, MAX_SIZE))
         return counts
 
-    def _close(self, close: tuple[str, int | None, str]) -> Count:
-        target, code, initiator = close
-        label = self._vocabularies[target].reported_label(code or 0)
-        count = self._closes[close] = Count(target, "closes", f"{label} {initiator}")
+    def _close(self, target: str, code: int, initiator: str) -> Count:
+        label = self._vocabularies[target].reported_label(code)
+        count = self._closes[target, code, initiator] = Count(target, "closes", f"{label} {initiator}")
         return count
+
+
+def _add_durations(counts: dict[Count, float], keys: Sequence[Count], durations: list[float]) -> None:
+    """Add up durations of one target, whose counts are `keys`: one for each bucket, and that of the sum."""
+    durations.sort()  # so that only the bounds have to be looked up, not each duration among them
+    below = 0
+    for key, bound in zip(keys, _DURATION_BOUNDS, strict=False):
+        reached = bisect_right(durations, bound)
+        if reached > below:
+            counts[key] = reached - below
+        below = reached
+    if len(durations) > below:
+        counts[keys[-2]] = len(durations) - below
+    if durations:
+        counts[keys[-1]] = sum(durations)
 
 
 def _add_refused(counts: dict[Count, float], target: str, direction: str, size: int) -> None:

@@ -62,7 +62,7 @@ ERRORS: Final[Mapping[ErrorToken, HttpError]] = {
     "not_found": HttpError(404, "Nothing is served at this path."),
     "method_not_allowed": HttpError(405, "This path does not answer this method; Allow names those it does."),
     "request_timeout": HttpError(408, "The request did not arrive in time."),
-    "body_too_large": HttpError(413, "The request body is larger than this listener takes."),
+    "body_too_large": HttpError(413, "The request body, or an event in it, is larger than this listener takes."),
     "uri_too_long": HttpError(414, "The request target is longer than 8 KiB."),
     "head_too_large": HttpError(431, "The request head is larger than 16 KiB or has more than 100 fields."),
     "internal_error": HttpError(500, "The exporter failed to answer; its log says why."),

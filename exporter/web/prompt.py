@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from exporter.web.errors import ErrorToken
 from exporter.web.protocol import Deadline, Door, Fields, GuardedProtocol
 
-LARGEST: Final = 64 * 1024
+LARGEST: Final = 32 * 1024
 """Bytes of a body, as Content-Length announces it, from which on the application handles the request."""
 
 AT_ONCE: Final = 16

@@ -40,6 +40,8 @@ class Limits:
     uri: int = 8 * 1024
     body: int = 16 * 1024
     """Of a request's body as it stands on the wire, chunk sizes and trailers included."""
+    chunks: int = 1024
+    """Of a body, trailers included: each takes longer than hundreds of bytes in one piece."""
     head_time: float = 10.0
     """From the first byte of a head (of a connection's first one: from the connection) to its end."""
     body_stall: float = 10.0
@@ -103,6 +105,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._state: _State = "head"
         self._room = self._limits.head  # bytes that this head or body may still take
         self._room_renewed = False
+        self._chunks = 0  # of the body under way, and trailers
+        self._pieces: list[bytes] = []  # of it, that came with this read
         self._uncounted = False  # whether the head began behind a body, in bytes that count as the body's
         self._fault: ErrorToken = "bad_request"
         self._deaf = False
@@ -196,6 +200,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field; trailers are dropped (RFC 9110 section 6.5.1), they would pass for fields of the head."""
         if self._state == "body":
+            self.on_chunk_header()
             return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
@@ -219,12 +224,24 @@ class GuardedProtocol(HttpToolsProtocol):
         self._handle()
         self._state = "body"
         self._renew_room(self._limits.body)
+        self._chunks = 0
         self._reading.set(self._limits.body_stall, self._too_late)
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._chunks += 1
+        if self._chunks > self._limits.chunks:
+            self._fail("body_too_large")
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body. Given on one by one, each would be added to a copy of all before it."""
+        self._pieces.append(body)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
         if self._wishes():
             return
+        self._give_on()
         super().on_message_complete()
         self._state = "head" if self.cycle.response_complete else "answer"
         self._renew_room(self._limits.head)
@@ -264,10 +281,17 @@ class GuardedProtocol(HttpToolsProtocol):
             if not self._deaf:
                 self._refuse(self._fault)
         else:
+            self._give_on()
             if not self._room_renewed:
                 self._room -= len(piece)
             if not self._room:
                 self._refuse("body_too_large" if self._state == "body" else "head_too_large")
+
+    def _give_on(self) -> None:
+        """Give the application what has come of the body."""
+        pieces, self._pieces = self._pieces, []
+        if pieces:
+            super().on_body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _wishes(self) -> bool:
         """Whether the request asks for another protocol, which it need not get."""

@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter import __version__
-from exporter.events import Rejection
-from exporter.reports import PLATFORMS, BodyFault, Report, decode, is_readable, openapi, verify
+from exporter.events import REJECTIONS, Rejection
+from exporter.reports import PLATFORMS, BodyFault, Report, SignatureFault, Steps, decode, is_readable, openapi, verify
 from exporter.sources.webhook import LONG, Outcome
 from exporter.storage import StorageError, StorageFull
 from exporter.web.errors import ERRORS, ErrorAnswers, ErrorToken
@@ -34,6 +34,9 @@ MAX_HELD: Final = 32 * 1024 * 1024
 
 UNSIGNED: Final = frozenset({"ce-id", "ce-source", "ce-specversion"})
 """Fields that would make an event another one, but are no part of what is signed (Standard Webhooks signs the body)."""
+
+LARGE: Final = 64 * 1024
+"""Bytes of a body from which on its signature takes a while: about 1 ms for each MiB and secret."""
 
 METHODS: Final = "OPTIONS, POST"
 
@@ -162,7 +165,7 @@ class _Closes:
         reception: Reception,
         answers: ErrorAnswers,
         room: _Room,
-        read: Callable[[bytes, str, Mapping[str, str]], list[Report | Rejection]],
+        read: Callable[[bytes, str, Mapping[str, str]], Steps],
     ) -> None:
         self._reception = reception
         self._answers = answers
@@ -177,9 +180,13 @@ class _Closes:
             self._fields, self._headers = fields, _mapping(fields)
         try:
             self._admit("POST", self._headers)
-            items = self._items(self._headers, body)
+            next(self._items(self._headers, body, self._verified(self._headers, body)))
+        except StopIteration as end:
+            items: list[Report | Rejection] = end.value
         except (_Refused, BodyFault):
             return None
+        else:
+            return None  # it takes several steps
         outcome = self._reception.take_at_once(items) if len(items) <= LONG else None
         if outcome is None:
             return None
@@ -237,11 +244,15 @@ class _Closes:
         body = await self._body(receive)
         self._room.held += len(body)
         try:
-            items = self._items(headers, body)
+            # From some size on, signatures are worked out beside the loop: OpenSSL lets it run meanwhile.
+            large = len(body) > LARGE and self._reception.secrets()
+            fault = await asyncio.to_thread(self._verified, headers, body) if large else self._verified(headers, body)
+            items = await _in_turns(self._items(headers, body, fault))
             self._reception.rate.take(len(items))
+            outcome = await self._reception.take(items, target)
             if len(items) > LONG:
                 await asyncio.sleep(0)
-            outcome = await self._reception.take(items, target)
+            return self._answer(outcome)
         except BodyFault as body_fault:
             raise _Refused(body_fault.token) from None
         except StorageFull:
@@ -250,17 +261,19 @@ class _Closes:
             raise _Refused("storage_unavailable") from None
         finally:
             self._room.held -= len(body)
-        return self._answer(outcome)
 
-    def _items(self, headers: Mapping[str, str], body: bytes) -> list[Report | Rejection]:
-        """The events of a body that comes from whom it should. Raises _Refused or BodyFault."""
+    def _verified(self, headers: Mapping[str, str], body: bytes) -> SignatureFault | None:
+        """Why a body does not come from whom it should."""
         secrets = self._reception.secrets()
-        fault = verify(secrets, headers, body, self._reception.now()) if secrets else None
+        return verify(secrets, headers, body, self._reception.now()) if secrets else None
+
+    def _items(self, headers: Mapping[str, str], body: bytes, fault: SignatureFault | None) -> Steps:
+        """The events of a body, unless it has this `fault`. Raises _Refused or BodyFault."""
         if fault is not None:
             raise _Refused(fault)
-        if secrets and not headers.keys().isdisjoint(UNSIGNED):
+        if self._reception.secrets() and not headers.keys().isdisjoint(UNSIGNED):
             raise _Refused("unsupported_media_type")
-        return self._read(body, headers.get("content-type", ""), headers)
+        return (yield from self._read(body, headers.get("content-type", ""), headers))
 
     async def _body(self, receive: Receive) -> bytes:
         message = await receive()
@@ -293,20 +306,32 @@ class _Closes:
         status = 200 if self._reception.durable else 202
         if not outcome.items:
             return status, b'{"accepted":%d,"duplicate":0,"rejected":0,"items":[]}' % outcome.accepted
-        error = {}
+        error = b""
         if outcome.rejected == len(outcome.items) and not outcome.accepted:
             first = next(reason for _, reason in outcome.items if reason)
             self._answers.count(first)
-            status, error = 422, {"error": first, "detail": ERRORS[first].detail}
-        counts = {"accepted": outcome.accepted, "duplicate": outcome.duplicate, "rejected": outcome.rejected}
-        items = [_item(index, reason) for index, reason in outcome.items]
-        return status, json.dumps({**error, **counts, "items": items}, separators=(",", ":")).encode()
+            status, error = 422, b'"error":"%b","detail":"%b",' % (first.encode(), ERRORS[first].detail.encode())
+        counts = b'"accepted":%d,"duplicate":%d,"rejected":%d' % (outcome.accepted, outcome.duplicate, outcome.rejected)
+        items = b",".join([_ITEMS[reason] % index for index, reason in outcome.items])
+        return status, b'{%b%b,"items":[%b]}' % (error, counts, items)
 
 
-def _item(index: int, reason: Rejection | None) -> dict[str, int | str]:
-    if reason is None:
-        return {"index": index, "result": "duplicate"}
-    return {"index": index, "result": "rejected", "error": reason}
+async def _in_turns(steps: Steps) -> list[Report | Rejection]:
+    """Work these off, so that the loop has its turn after each."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            items: list[Report | Rejection] = end.value
+            return items
+        await asyncio.sleep(0)
+
+
+_ITEMS: Final[Mapping[Rejection | None, bytes]] = {
+    None: b'{"index":%d,"result":"duplicate"}',
+    **{reason: b'{"index":%%d,"result":"rejected","error":"%b"}' % reason.encode() for reason in REJECTIONS},
+}
+"""What became of an event that was not accepted, by the reason."""
 
 
 def _mapping(fields: Fields) -> dict[str, str]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from exporter.reports import BodyFault, Item, decode
+from exporter.reports import BodyFault, Item, decode, finish
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -33,12 +33,12 @@ def lines_of(*events: object) -> bytes:
 def outcome(body: bytes, content_type: str = JSON, headers: Mapping[str, str] | None = None) -> list[Item] | str:
     """What `decode` makes of a body: its items, or the token of its fault in angle brackets."""
     try:
-        return decode(body, content_type, headers or {})
+        return finish(decode(body, content_type, headers or {}))
     except BodyFault as fault:
         return f"<{fault.token}>"
 
 
 def only(body: bytes, content_type: str = JSON, headers: Mapping[str, str] | None = None) -> Item:
     """The one item of a body."""
-    (item,) = decode(body, content_type, headers or {})
+    (item,) = finish(decode(body, content_type, headers or {}))
     return item

@@ -6,8 +6,8 @@ from typing import Any, Final
 import pytest
 
 from exporter.events import Rejection
-from exporter.reports import MAX_EVENTS, MAX_LINE, Report, decode, is_readable
-from exporter.reports.bodies import FAULTS, has_long_line
+from exporter.reports import MAX_EVENT, MAX_EVENTS, Report, is_readable
+from exporter.reports.bodies import FAULTS, has_gap
 from tests.reports.support import BATCHED, CLOSE, JSON, NDJSON, STRUCTURED, body_of, lines_of, only, outcome
 
 REPORT: Final = Report(**CLOSE)
@@ -287,19 +287,19 @@ def test_a_line_is_one_event_and_no_more(body: bytes, expected: list[object]) ->
     assert outcome(body, NDJSON) == expected
 
 
-@pytest.mark.parametrize(("length", "expected"), [(0, False), (1, False), (MAX_LINE, False), (MAX_LINE + 1, True)])
-@pytest.mark.parametrize("before", [b"", b"\n", b"x\n" * 40_000, b"%s\n" % (b"x" * MAX_LINE) * 2])
-@pytest.mark.parametrize("after", [b"", b"\n", b"\nx" * 40_000, b"\n%s" % (b"x" * MAX_LINE)])
+@pytest.mark.parametrize(("length", "expected"), [(0, False), (1, False), (MAX_EVENT, False), (MAX_EVENT + 1, True)])
+@pytest.mark.parametrize("before", [b"", b"\n", b"x\n" * 40_000, b"%s\n" % (b"x" * MAX_EVENT) * 2])
+@pytest.mark.parametrize("after", [b"", b"\n", b"\nx" * 40_000, b"\n%s" % (b"x" * MAX_EVENT)])
 def test_long_lines_are_found_wherever_they_are(length: int, expected: bool, before: bytes, after: bytes) -> None:
     """A line is long from the first byte beyond 64 KiB on, its end not counted."""
-    assert has_long_line(before + b"x" * length + after) == expected
+    assert has_gap(before + b"x" * length + after, b"\n") == expected
 
 
 def test_a_long_line_is_refused_by_itself() -> None:
     """A line of 64 KiB is taken, one byte more is not, and its neighbours are as they were."""
     longest = b'{"code":1000,"reason":"%s"}'
-    longest %= b"x" * (MAX_LINE - len(longest) + 2)
-    assert len(longest) == MAX_LINE
+    longest %= b"x" * (MAX_EVENT - len(longest) + 2)
+    assert len(longest) == MAX_EVENT
     longer = longest.replace(b"xx", b"xxx", 1)
     lines = [body_of(CLOSE), longest, longer, b"x" * 200_000, body_of(CLOSE)]
     items = outcome(b"\n".join(lines), NDJSON)
@@ -311,7 +311,7 @@ def test_a_long_line_is_refused_by_itself() -> None:
 @pytest.mark.parametrize("event", [body_of(CLOSE), b'{"code": true}', b'{"reason": "\\ud800"}', b"1"])
 def test_a_request_holds_a_thousand_events(event: bytes) -> None:
     """The thousandth event is taken, good or bad; one more and none is."""
-    (item,) = decode(event, JSON, {})
+    item = only(event)
     array, lines = b",".join([event] * MAX_EVENTS), b"\n".join([event] * MAX_EVENTS)
     assert outcome(b"[%s]" % array) == [item] * MAX_EVENTS
     assert outcome(lines + b"\n", NDJSON) == [item] * MAX_EVENTS

@@ -6,7 +6,7 @@ from typing import NoReturn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.reports import Item
+from exporter.reports import Item, finish
 from exporter.reports.bodies import BodyFault, each
 from exporter.reports.report import read_report
 from tests.reports.support import JSON, NDJSON, outcome
@@ -59,7 +59,7 @@ EVENTS = st.one_of(
 def one_by_one(body: bytes, content_type: str) -> list[Item] | str:
     """What reading each event by itself makes of a body."""
     try:
-        return each(body, content_type, read_report)
+        return finish(each(body, content_type, read_report))
     except BodyFault as fault:
         return f"<{fault.token}>"
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from exporter.events import Rejection
-from exporter.reports import MAX_EVENTS, PLATFORMS, BodyFault, Item, Report
+from exporter.reports import MAX_EVENTS, PLATFORMS, BodyFault, Item, Report, finish
 from exporter.reports.report import LONGEST
 from tests.reports.support import JSON, NDJSON, STRUCTURED
 
@@ -32,7 +32,7 @@ CLOSED: Final = Report(
 
 def aws(body: bytes, content_type: str = JSON) -> list[Item] | str:
     try:
-        return PLATFORMS["aws-apigateway"].decode(body, content_type, {})
+        return finish(PLATFORMS["aws-apigateway"].decode(body, content_type, {}))
     except BodyFault as fault:
         return f"<{fault.token}>"
 
@@ -166,7 +166,7 @@ def test_other_bodies(body: bytes, content_type: str, expected: object) -> None:
 def test_a_platforms_example_is_one_of_its_events(name: str) -> None:
     """What the documents show can be sent, and has an id by which it is counted once."""
     platform = PLATFORMS[name]
-    (item,) = platform.decode(json.dumps(platform.example).encode(), JSON, {})
+    (item,) = finish(platform.decode(json.dumps(platform.example).encode(), JSON, {}))
     assert isinstance(item, Report)
     assert item.id
     assert platform.summary

@@ -64,7 +64,7 @@ async def take(webhook: Webhook, *items: Report | Rejection, target: str | None 
 
 def in_memory(rules: Rules = ONE, limit: int = 1000) -> tuple[Webhook, Heard, Clock]:
     heard, clock = Heard(), Clock()
-    return Webhook(rules, MemoryBook(HOUR, clock, limit), heard), heard, clock
+    return Webhook(rules, MemoryBook(HOUR, clock, limit), heard, clock), heard, clock
 
 
 class TestRules:
@@ -170,17 +170,28 @@ class TestMemory:
 
     @conversation
     async def test_ids_are_forgotten_by_generations(self) -> None:
-        """When half of the ids are new, the older half is forgotten, and older events refused from then on."""
-        webhook, _, clock = in_memory(limit=4)
-        for name in ("a", "b", "c"):
+        """When a third of the ids are new, the oldest third is forgotten, and older events refused from then on."""
+        webhook, _, clock = in_memory(limit=6)
+        for names in ("ab", "cd", "e"):
             clock.now += 1
-            assert (await take(webhook, close(id=name))).accepted == 1
+            assert (await take(webhook, *(close(id=name) for name in names))).accepted == len(names)
         assert (await take(webhook, close(id="a"))).duplicate == 1
+        began = clock.now - 1
         clock.now += 1
-        await take(webhook, close(id="d"), close(id="e"))
-        turned = clock.now - 1
-        assert (await take(webhook, close(id="c"))).duplicate == 1
-        assert (await take(webhook, close(time=int((turned - 1) * 1000), id="z"))).items == [(0, "too_old")]
+        assert (await take(webhook, close(id="f"), close(id="g"))).accepted == 2
+        assert (await take(webhook, close(time=int((began - 1) * 1000), id="a"))).items == [(0, "too_old")]
+        assert (await take(webhook, close(time=int(began * 1000), id="c"))).items == [(0, None)]
+
+    @conversation
+    async def test_repeats_in_one_request(self) -> None:
+        """Of the same id several times the first one counts, whether it was known before or not."""
+        webhook, _, _ = in_memory()
+        events = [close(id=name) for name in "abacb"]
+        assert (await take(webhook, *events)).items == [(2, None), (4, None)]
+        assert (await take(webhook, *events, close(id="d"), close(id="d"))).items == [
+            *((place, None) for place in range(5)),
+            (6, None),
+        ]
 
     @conversation
     async def test_ids_outlive_the_window(self) -> None:
@@ -329,3 +340,67 @@ class TestStorage:
             slow.gate.set()
             assert (await stays).accepted == 1
             assert book.ids == 2
+
+    @conversation
+    async def test_the_first_open_and_its_close_in_one_commit(self, tmp_path: Path) -> None:
+        """A close is one since the first open if that is committed before it, by the same commit too."""
+        slow = Slow()
+        async with on_disk(tmp_path, slow) as (webhook, heard, _), asyncio.TaskGroup() as tasks:
+            tasks.create_task(take(webhook, close(id="0", target="chat")))
+            while not slow.groups:
+                await asyncio.sleep(0)
+            opened = Report(event="open", id="1", target="chat")
+            for event in (close(id="2", target="chat"), opened, close(id="3", target="chat")):
+                tasks.create_task(take(webhook, event))
+                await asyncio.sleep(0)
+            slow.gate.set()
+        added = [(count.what, number) for event in heard.events for count, number in event.counts.items()]
+        assert slow.groups == [1, 3]
+        assert sorted(added) == [*[("closes", 1)] * 3, ("closes_since_open", 1), ("opens", 1)]
+
+    @conversation
+    async def test_a_close_in_the_commit_behind_the_first_open(self, tmp_path: Path) -> None:
+        """It counts as one since that open, even where nobody has been told of the open yet."""
+        async with on_disk(tmp_path) as (webhook, heard, book):
+            opened = Report(event="open", id="1", target="chat")
+            batches = [webhook._sorted([event], None)[0] for event in (opened, close(id="2", target="chat"))]
+            for batch in batches:
+                await book.enter(batch)
+            assert Count("chat", "closes_since_open") in batches[1].counts()
+            assert heard.events == []
+
+    @conversation
+    async def test_an_open_whose_commit_failed(self, tmp_path: Path) -> None:
+        """No close is one since an open that was not counted."""
+        slow = Slow()
+        slow.gate.set()
+        slow.fault = CommitFailed("no")
+        async with on_disk(tmp_path, slow) as (webhook, heard, _):
+            with pytest.raises(CommitFailed):
+                await take(webhook, Report(event="open", id="1", target="chat"))
+            slow.fault = None
+            await take(webhook, close(id="2", target="chat"))
+        assert [count.what for event in heard.events for count in event.counts] == ["closes"]
+
+    @conversation
+    async def test_what_waits_for_a_commit_is_waited_for(self, tmp_path: Path) -> None:
+        """It is settled once every batch has been committed or refused, also those that came meanwhile."""
+        slow = Slow()
+        async with on_disk(tmp_path, slow) as (webhook, _, book), asyncio.TaskGroup() as tasks:
+            await book.settled()
+            taken = [tasks.create_task(take(webhook, close(id="1", target="chat")))]
+            while not slow.groups:
+                await asyncio.sleep(0)
+            taken.append(tasks.create_task(take(webhook, close(id="2", target="chat"))))
+            settled = tasks.create_task(book.settled())
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not settled.done()
+            slow.gate.set()
+            await settled
+            assert slow.groups == [1, 1]
+            assert [(await one).accepted for one in taken] == [1, 1]
+            slow.fault = CommitFailed("no")
+            with pytest.raises(CommitFailed):
+                await take(webhook, close(id="3", target="chat"))
+            await book.settled()

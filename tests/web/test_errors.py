@@ -13,7 +13,7 @@ EXPECTED: dict[ErrorToken, tuple[int, str]] = {
     "not_found": (404, "Nothing is served at this path."),
     "method_not_allowed": (405, "This path does not answer this method; Allow names those it does."),
     "request_timeout": (408, "The request did not arrive in time."),
-    "body_too_large": (413, "The request body is larger than this listener takes."),
+    "body_too_large": (413, "The request body, or an event in it, is larger than this listener takes."),
     "uri_too_long": (414, "The request target is longer than 8 KiB."),
     "head_too_large": (431, "The request head is larger than 16 KiB or has more than 100 fields."),
     "internal_error": (500, "The exporter failed to answer; its log says why."),

@@ -87,6 +87,8 @@ BAD_INPUT: dict[str, tuple[bytes, ErrorToken]] = {
     "a chunked body over 16 KiB": (CHUNKED + b"8000\r\n" + b"x" * 0x8000, "body_too_large"),
     "a chunk extension without end": (CHUNKED + b"1;" + b"x" * 40_000, "body_too_large"),
     "trailers without end": (CHUNKED + b"0\r\nX: " + b"x" * 40_000, "body_too_large"),
+    "1,025 chunks": (CHUNKED + b"1\r\nx\r\n" * 1025, "body_too_large"),
+    "1,100 trailers": (CHUNKED + b"0\r\n" + b"a:b\r\n" * 1100, "body_too_large"),
 }
 STATUSES = {
     "bad_request": 400,

@@ -118,9 +118,17 @@ ROWS: Final[dict[str, Row]] = {
             "100,000 brackets and their ends": b"[" * 100_000 + b"]" * 100_000,
             "100,000 objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
             "5,000 digits": b'{"code": %b}' % (b"9" * 5000),
-            "a million digits": b'{"code": 1000, "duration": %b}' % (b"9" * 1_000_000),
+            "60,000 digits": b'{"code": 1000, "duration": %b}' % (b"9" * 60_000),
+            "a million digits": b"9" * 1_000_000,
         }.items()
     },
+    "an event of a million digits": Row(
+        post(b'{"code": 1000, "duration": %b}' % (b"9" * 1_000_000)), 413, "body_too_large", closed=True
+    ),
+    "an event of 64 KiB and a byte": Row(
+        post(b'{"code": 1000, "reason": "%b"}' % (b"x" * (65_537 - 28))), 413, "body_too_large", closed=True
+    ),
+    "1,025 chunks": Row(chunked(b" " * 1025, 1), 413, "body_too_large", closed=True),
     "half an array": Row(post(b"[" + BODY), 400, "invalid_json"),
     "half a CloudEvent": Row(post(b'{"specversion": "1.0"', kind=CLOUDEVENT), 400, "invalid_json"),
     "half a batch of CloudEvents": Row(post(b"[{}", kind=CLOUDEVENTS), 400, "invalid_json"),

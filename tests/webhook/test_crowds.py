@@ -230,9 +230,9 @@ async def test_a_lasting_flood(tmp_path: Path) -> None:
 
 @conversation
 async def test_bodies_of_many_small_chunks(tmp_path: Path) -> None:
-    """Bodies in chunks of a byte cost no memory, and no scrape has to wait for them."""
+    """Bodies in many chunks cost no memory, and no scrape has to wait for them; more than 1,024 are too many."""
     close = json.dumps(closing(1000)).encode()
-    tiny = chunked(close + b" " * (150_000 - len(close)), 1)
+    tiny = chunked(close + b" " * (150_000 - len(close)), 150)
     async with reporting(tmp_path) as desk:
         before = desk.resident()
         stop = asyncio.Event()

@@ -4,13 +4,20 @@ import asyncio
 import contextlib
 import itertools
 import signal
+import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.support.loops import conversation
+from exporter.config import Target, load
+from exporter.metrics.recorder import Recorder
+from exporter.sources.webhook import StorageBook
+from exporter.webhook import WebhookService
+from tests.support.loops import conversation, eventually
 from tests.support.reporting import CLOSES, Answer, Desk, closing, counts, ndjson, outcome, post, reporting
 from tests.web.support import connected
 from tests.webhook.refusals import assert_refused
@@ -113,3 +120,41 @@ async def test_at_once(flags: tuple[str, ...], tmp_path: Path) -> None:
         assert await desk.exporter.ended(within=3) == 1
     async with reporting(tmp_path, *told) as desk:
         assert (await desk.scrape()).value(CLOSES) == (2 if flags else 0)
+
+
+@conversation
+async def test_a_slow_disk(tmp_path: Path) -> None:
+    """A report that waits for its commit is answered however long that takes, within the grace."""
+    config = msgspec.structs.replace(
+        load(
+            {
+                "webhook.listen-address": "127.0.0.1:0",
+                "storage.path": str(tmp_path / "state"),
+                "web.listen-address": "127.0.0.1:0",
+            }
+        ),
+        targets={"chat": Target("chat")},
+    )
+    recorder = Recorder(time.time)
+    address = config.webhook_listen_address
+    assert address is not None
+    service = WebhookService(address, config, (), None, recorder, recorder)
+    await service.open()
+    disk = threading.Event()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(service.run())
+        async with connected(service.address) as client:
+            book = service._book
+            assert isinstance(book, StorageBook)
+            book._thread.submit(disk.wait)
+            await client.send(post(closing(1000)))
+            await eventually(lambda: not book._settled.is_set())
+            draining = tasks.create_task(service.drain(0.3))
+            await eventually(lambda: not service._accepting)
+            assert not draining.done()
+            disk.set()
+            await draining
+            assert outcome(await client.answer()) == (1, 0, 0)
+        service.stop()
+        await running
+    service.close()

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.reports.bodies import Read, each
-from exporter.reports.report import Item
+from exporter.reports.bodies import Read, Steps, each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +21,6 @@ class Platform:
     description: str
     example: Mapping[str, Any]
 
-    def decode(self, body: bytes, content_type: str, headers: Mapping[str, str]) -> list[Item]:
+    def decode(self, body: bytes, content_type: str, headers: Mapping[str, str]) -> Steps:
         """The events of a request: one in JSON, an array of them, or NDJSON. Raises BodyFault."""
         return each(body, content_type, self.read)

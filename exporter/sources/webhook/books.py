@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
@@ -21,10 +21,14 @@ from exporter.storage import Committed, Storage, StorageError
 MEMORY_IDS: Final = 200_000
 """Ids remembered without storage."""
 
-SHARDS: Final = 64
+GENERATIONS: Final = 3
+"""Into which these are divided. Sets of that size take 2 MiB and grow for the last time at a third of it, quickly."""
 
 LONG_ID: Final = 64
 """Characters of an identity from which on its digest is remembered instead: 200,000 take 60 MiB at most."""
+
+LONG: Final = 250
+"""Events from which on a request is worked off in steps, so that the relay gets its turn in between."""
 
 GROUP_EVENTS: Final = 5_000
 """Events that are committed together at most: those behind them must not wait for ever."""
@@ -48,27 +52,33 @@ class Batch:
     """The acceptable events of one request, as a book enters them.
 
     `ids` are the identities of those events that have one, in order; `reports[keyed[n]]` is the event of `ids[n]`.
+    `opens` are the targets of which opens are among them, or were counted before: a book may know of more.
     `since` (Unix seconds) is what the times of events were held against, at the moment `judged` of the same clock.
     Those that name no target are `otherwise`'s.
     """
 
-    __slots__ = ("_add_up", "_all", "ids", "judged", "keyed", "otherwise", "reports", "since")
+    __slots__ = ("_add_up", "_all", "ids", "judged", "keyed", "opens", "otherwise", "reports", "since")
 
     def __init__(
         self,
-        add_up: Callable[[Iterable[Report]], Mapping[Count, float]],
+        add_up: Callable[[Sequence[Report], Set[str]], Mapping[Count, float]],
         since: float,
         judged: float,
+        reports: Sequence[Report],
+        ids: Sequence[str],
+        keyed: Sequence[int],
+        opens: Set[str],
         otherwise: str = "",
     ) -> None:
         self._add_up = add_up
         self.otherwise = otherwise
+        self._all: Mapping[Count, float] | None = None
         self.since = since
         self.judged = judged
-        self._all: Mapping[Count, float] | None = None
-        self.reports: list[Report] = []
-        self.ids: list[str] = []
-        self.keyed: list[int] = []
+        self.reports = reports
+        self.ids = ids
+        self.keyed = keyed
+        self.opens = opens
 
     @property
     def keys(self) -> list[bytes]:
@@ -79,9 +89,10 @@ class Batch:
         """What the events add, without those whose ids are at these positions of `ids`."""
         if duplicates:
             left_out = {self.keyed[position] for position in duplicates}
-            return self._add_up(report for index, report in enumerate(self.reports) if index not in left_out)
+            reports = [report for index, report in enumerate(self.reports) if index not in left_out]
+            return self._add_up(reports, self.opens)
         if self._all is None:
-            self._all = self._add_up(self.reports)
+            self._all = self._add_up(self.reports, self.opens)
         return self._all
 
 
@@ -108,90 +119,107 @@ class Book(Protocol):
 
 
 class MemoryBook:
-    """Remembers ids in two generations, of which the older is forgotten as a whole when the newer is full or old.
-
-    Both are cut into SHARDS by hash: a set of a hundred thousand takes milliseconds to grow, and to be given back.
-    """
+    """Remembers ids in generations, of which the oldest is forgotten as a whole when the newest is full or old."""
 
     def __init__(self, window: float, now: Callable[[], float], limit: int = MEMORY_IDS) -> None:
         self._window = window
         self._now = now
-        self._most = limit // 2
-        self._current = _shards()
-        self._previous = _shards()
+        self._most = limit // GENERATIONS
+        self._generations: list[set[str]] = [set() for _ in range(GENERATIONS)]  # the newest first
+        self._began = [-math.inf] * GENERATIONS
+        self._ends = now() + self._lasts
         self._forgotten: list[set[str]] = []
-        self._size = self._previous_size = 0
-        self._began = self._previous_began = -math.inf
-        self._ends = now() + window
 
     @property
     def ids(self) -> int:
         """How many ids are remembered."""
-        return self._size + self._previous_size
+        return sum(map(len, self._generations))
 
     @property
     def since(self) -> float:
         """The Unix time since which every id is remembered."""
-        return max(self._now() - self._window, self._previous_began)
+        return max(self._now() - self._window, self._began[-1])
 
     async def enter(self, batch: Batch) -> Committed:
-        """As `enter_at_once`."""
-        return self.enter_at_once(batch)
+        """Count a batch, all of it or nothing. Raises Stale."""
+        keys = _keys(batch.ids)
+        if len(batch.reports) > LONG:
+            await asyncio.sleep(0)
+            if _is_stale(batch, self.since, self._now()):
+                raise Stale
+        return self._enter(batch, keys)
 
     def enter_at_once(self, batch: Batch) -> Committed:
         """Count a batch. Never raises: nothing else happens in between."""
-        ids = batch.ids
-        # Before anything is added: what was judged acceptable was so by what is known now.
-        if self._size + len(ids) > self._most or self._now() > self._ends:
-            self._turn_after(ids)
-        current, previous = self._current, self._previous
-        duplicates = []
-        repeated = 0
-        for position, one in enumerate(ids):
-            if len(one) > LONG_ID:
-                one = _digest(one)
-            shard = hash(one) % SHARDS
-            known = current[shard]
-            size = len(known)
-            known.add(one)  # looked up once: in a large set that is what costs
-            if len(known) == size:
-                duplicates.append(position)
-                repeated += 1
-            elif one in previous[shard]:
-                duplicates.append(position)
-        self._size += len(ids) - repeated
-        if self._forgotten:
-            self._forgotten.pop()
-        return Committed(frozenset(duplicates), batch.counts(frozenset(duplicates))) if duplicates else _new(batch)
+        return self._enter(batch, _keys(batch.ids))
 
-    def _turn_after(self, ids: Sequence[str]) -> None:
-        """Begin a new generation, and take along those of `ids` that only the one to be forgotten knows."""
-        spelled = (_digest(one) if len(one) > LONG_ID else one for one in ids)
-        known = [one for one in spelled if one in self._previous[hash(one) % SHARDS]]
-        self._forgotten += self._previous
-        self._previous, self._current = self._current, _shards()
-        self._previous_size, self._size = self._size, len(known)
-        self._previous_began, self._began = self._began, self._now()
-        self._ends = self._began + self._window
-        for one in known:
-            self._current[hash(one) % SHARDS].add(one)
+    def _enter(self, batch: Batch, keys: Sequence[str]) -> Committed:
+        # Before anything is added: what was judged acceptable was so by what is known now.
+        if len(self._generations[0]) + len(keys) > self._most or self._now() > self._ends:
+            self._turn_after(keys)
+        if self._forgotten:
+            self._let_go(len(keys))
+        duplicates = self._add(keys)
+        return Committed(duplicates, batch.counts(duplicates))
+
+    @property
+    def _lasts(self) -> float:
+        """Seconds after which a generation is old: those behind the newest then span the window."""
+        return self._window / (GENERATIONS - 1)
+
+    def _add(self, keys: Sequence[str]) -> frozenset[int]:
+        """Remember these keys. Returns the positions of those that were known, or came before among them."""
+        current = self._generations[0]
+        if all(known.isdisjoint(keys) for known in self._generations):
+            size = len(current)
+            current.update(keys)
+            if len(current) - size == len(keys):
+                return _NONE
+            first = {one: position for position, one in reversed(list(enumerate(keys)))}
+            return frozenset(position for position, one in enumerate(keys) if first[one] < position)
+        duplicates = []
+        for position, one in enumerate(keys):
+            if any(one in known for known in self._generations):
+                duplicates.append(position)
+            else:
+                current.add(one)
+        return frozenset(duplicates)
+
+    def _turn_after(self, keys: Sequence[str]) -> None:
+        """Begin a new generation, and take along those of `keys` that only the one to be forgotten knows."""
+        *kept, oldest = self._generations
+        self._forgotten.append(oldest)
+        self._generations = [oldest.intersection(keys), *kept]
+        self._began = [self._now(), *self._began[:-1]]
+        self._ends = self._began[0] + self._lasts
+
+    def _let_go(self, number: int) -> None:
+        """Give back so many of the ids that were forgotten: all at once would take milliseconds."""
+        forgotten = self._forgotten[-1]
+        for _ in range(min(number, len(forgotten))):
+            forgotten.pop()
+        if not forgotten:
+            self._forgotten.pop()
+
+
+def _is_stale(batch: Batch, since: float, now: float) -> bool:
+    """Whether ids have been forgotten since `batch` was judged, but for those that time itself made too old."""
+    return since - batch.since > now - batch.judged + CLOCK_STEP
+
+
+def _keys(ids: Sequence[str]) -> Sequence[str]:
+    """Identities as a memory book knows them: a sender chooses how long those are."""
+    if max(map(len, ids), default=0) <= LONG_ID:
+        return ids
+    return [_digest(one) if len(one) > LONG_ID else one for one in ids]
 
 
 def _digest(identity: str) -> str:
-    """As good as the identity itself, and short: a sender chooses how long those are."""
+    """As good as the identity itself, and short."""
     return hashlib.blake2b(identity.encode(), digest_size=_DIGEST).hexdigest()
 
 
-def _shards() -> list[set[str]]:
-    return [set() for _ in range(SHARDS)]
-
-
 _NONE: Final[frozenset[int]] = frozenset()
-
-
-def _new(batch: Batch) -> Committed:
-    """What becomes of a batch that nothing is known of."""
-    return Committed(_NONE, batch.counts())
 
 
 class StorageBook:
@@ -207,6 +235,9 @@ class StorageBook:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._waiting: list[tuple[Batch, asyncio.Future[Committed]]] = []
         self._wanted = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._opened: Set[str] = frozenset()
         self._silent_until = float("-inf")
 
     @property
@@ -226,8 +257,13 @@ class StorageBook:
         """Count a batch; returns once it is on disk. Raises StorageError, or Stale."""
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, future))
+        self._settled.clear()
         self._wanted.set()
         return await future
+
+    async def settled(self) -> None:
+        """Wait until no batch waits for a commit any more."""
+        await self._settled.wait()
 
     async def born(self, targets: Iterable[str]) -> Mapping[str, float]:
         """Remember since when new targets are counted. Returns the Unix time of each. Raises StorageError."""
@@ -246,6 +282,7 @@ class StorageBook:
             group = self._take()
             group = [(batch, future) for batch, future in group if not self._stale(batch, future)]
             batches = [batch for batch, _ in group]
+            opened = _tell_of_opens(batches, self._opened)
             try:
                 committed = await loop.run_in_executor(self._thread, self._storage.commit, batches)
             except StorageError as error:
@@ -254,16 +291,18 @@ class StorageBook:
                 for _, future in group:
                     _settle(future, error)
             else:
+                self._opened = opened
                 for (_, future), result in zip(group, committed, strict=True):
                     _settle(future, result)
+            if not self._waiting:
+                self._settled.set()
 
     def _stale(self, batch: Batch, future: "asyncio.Future[Committed]") -> bool:
         """Whether ids were dropped while the batch waited, which then has to be judged anew.
 
         Within one commit nothing is dropped before all of it has been compared.
         """
-        passed = self._now() - batch.judged
-        if self._storage.since - batch.since <= passed + CLOCK_STEP:
+        if not _is_stale(batch, self._storage.since, self._now()):
             return False
         if not future.done():
             future.set_exception(Stale())
@@ -291,6 +330,18 @@ class StorageBook:
         if not self._waiting:
             self._wanted.clear()
         return group
+
+
+def _tell_of_opens(batches: Iterable[Batch], opened: Set[str]) -> Set[str]:
+    """Have each batch know of the opens before it: they come to light only when the commit is done.
+
+    `opened` are the targets of those in earlier commits; returns them with those in `batches`.
+    """
+    for batch in batches:
+        if not batch.opens <= opened:
+            opened = opened | batch.opens
+        batch.opens = opened
+    return opened
 
 
 def _settle(future: "asyncio.Future[Committed]", result: Committed | StorageError) -> None:

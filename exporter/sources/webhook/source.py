@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -12,15 +12,12 @@ from exporter.closecodes import Vocabulary
 from exporter.events import Count, Fresh, Origin, Rejection, Reported, Sink
 from exporter.reports import Report
 from exporter.reports.tally import Tally
-from exporter.sources.webhook.books import Batch, Book, Stale
+from exporter.sources.webhook.books import LONG, Batch, Book, Stale
 from exporter.storage import Committed
 from exporter.wire.client_key import Hasher
 
 FRESH: Final = 5.0
 """Seconds that an event may be old, or ahead, to tell how clients come back: what is late would be taken for a herd."""
-
-LONG: Final = 100
-"""Events from which on a request is worked off in steps, so that the relay gets its turn in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ class Webhook:
 
     def restored(self, counts: Mapping[Count, float]) -> None:
         """Learn of counts from before this process."""
-        self._note_opens(counts)
+        self._opened |= {count.target for count in counts if count.what == "opens"}
 
     async def take(self, items: Sequence[Report | Rejection], target: str | None = None) -> Outcome:
         """Count the events of one request; those that name no target are `target`'s. Raises StorageError.
@@ -116,33 +113,35 @@ class Webhook:
 
     def _sorted(
         self, items: Sequence[Report | Rejection], target: str | None
-    ) -> tuple[Batch, list[tuple[int, Rejection]], list[int]]:
-        rules, tally, opened = self._rules, self._tally, self._opened
+    ) -> tuple[Batch, list[tuple[int, Rejection]], Sequence[int]]:
+        rules, tally = self._rules, self._tally
         if target is not None and (rules.strict or target in rules.targets):
             rules = replace(rules, otherwise=target)
-        otherwise = rules.otherwise or ""
-        batch = Batch(lambda reports: tally(reports, otherwise, opened), self._book.since, self._now(), otherwise)
-        refused: list[tuple[int, Rejection]] = []
-        places = _sort(items, rules, batch, refused)
-        return batch, refused, places
+        return _sort(
+            items,
+            rules,
+            lambda reports, opened: tally(reports, rules.otherwise or "", opened),
+            self._book.since,
+            self._now(),
+            self._opened,
+        )
 
     def _counted(
         self,
         batch: Batch,
         refused: list[tuple[int, Rejection]],
-        places: list[int],
+        places: Sequence[int],
         committed: Committed,
     ) -> Outcome:
+        self._opened |= batch.opens
         duplicates = committed.duplicates
         accepted = len(batch.reports) - len(duplicates)
         fresh = self._fresh(batch, duplicates)
         if not (refused or duplicates):
             self._sink.emit(Reported(committed.counts, accepted, fresh=fresh))
-            self._note_opens(committed.counts)
             return Outcome(accepted, [])
         rejected = Counter(reason for _, reason in refused)
         self._sink.emit(Reported(committed.counts, accepted, len(duplicates), rejected, fresh))
-        self._note_opens(committed.counts)
         known = [(places[batch.keyed[position]], None) for position in duplicates]
         return Outcome(accepted, sorted([*refused, *known], key=lambda item: item[0]))
 
@@ -183,28 +182,27 @@ class Webhook:
             report.direction,
         )
 
-    def _note_opens(self, counts: Mapping[Count, float]) -> None:
-        for count in counts:
-            if count.what == "opens":
-                self._opened.add(count.target)
-
 
 def _sort(
     items: Sequence[Report | Rejection],
     rules: Rules,
-    batch: Batch,
-    refused: list[tuple[int, Rejection]],
-) -> list[int]:
-    """Put acceptable events into `batch`, others into `refused`. Returns where in `items` those of the batch are.
+    add_up: Callable[[Sequence[Report], Set[str]], Mapping[Count, float]],
+    since: float,
+    judged: float,
+    opened: Set[str],
+) -> tuple[Batch, list[tuple[int, Rejection]], Sequence[int]]:
+    """The acceptable events as a batch, the others with where they are in `items`, and where those of the batch are.
 
     Runs once for each event: no calls but the unavoidable.
     """
     targets, otherwise = rules.targets, rules.otherwise
     lenient = not rules.strict and otherwise in targets
-    reports, ids, keyed, places = batch.reports, batch.ids, batch.keyed, []
-    since = batch.since
     since_ms = since * 1000
     since_moment: datetime | None = None
+    reports: list[Report] = []
+    ids: list[str] = []
+    refused: list[tuple[int, Rejection]] = []
+    opens = set(opened)
     for index, item in enumerate(items):
         if isinstance(item, str):
             refused.append((index, item))
@@ -228,10 +226,17 @@ def _sort(
         if identity is not None:
             # Neither a known target nor an id can hold a newline: no two identities are spelled alike.
             ids.append(f"{target}\n{identity}\n{item.source}" if known else f"\n{identity}\n{(item.source, target)!r}")
-            keyed.append(len(reports))
         elif rules.require_ids:
             refused.append((index, "missing_id"))
             continue
+        if item.code is None:
+            opens.add(str(target if known else otherwise))
         reports.append(item)
-        places.append(index)
-    return places
+    places: Sequence[int] = range(len(items))
+    if refused:
+        left_out = {index for index, _ in refused}
+        places = [index for index in places if index not in left_out]
+    keyed: Sequence[int] = range(len(reports))
+    if len(ids) < len(reports):
+        keyed = [index for index in keyed if reports[index].id is not None]
+    return Batch(add_up, since, judged, reports, ids, keyed, opens, otherwise or ""), refused, places
