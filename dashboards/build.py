@@ -7,15 +7,20 @@ from typing import Final
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from dashboards.overview import overview
+from dashboards.reconnects import reconnects
+from dashboards.too_big import too_big
 
 OUTPUT: Final = Path(__file__).parent / "grafana"
+
+BUILDERS: Final = {"overview": overview, "too-big": too_big, "reconnects": reconnects}
+"""Each dashboard by the name of its file."""
 
 
 def render() -> dict[str, str]:
     """The JSON text of each dashboard by its file name."""
     return {
         f"{name}.json": json.dumps(build(), cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
-        for name, build in {"overview": overview}.items()
+        for name, build in BUILDERS.items()
     }
 
 
