@@ -7,8 +7,7 @@ is exactly what was counted, and a rate over an hour is that divided by 3600.
 import asyncio
 import contextlib
 import json
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -22,7 +21,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 
 from exporter.config import Address
-from tests.e2e.stack import ROOT, Prometheus, ended, eventually
+from tests.e2e.stack import ROOT, Prometheus, eventually
+from tests.support.monitoring import prometheus
 from tests.support.processes import Exporter, exporter_process
 from tests.support.reporting import REPORTS, WEBHOOK, closing, configured, outcome, post
 from tests.support.services import service
@@ -146,13 +146,12 @@ async def exporting(folder: Path, upstream: Address, *flags: str) -> AsyncIterat
         yield exporter
 
 
-@contextlib.contextmanager
-def prometheus(folder: Path, jobs: dict[str, Address]) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes these, and evaluates the shipped rules, every second."""
+def write_config(folder: Path, jobs: dict[str, Address]) -> None:
+    """Let Prometheus scrape these, and evaluate the shipped rules, every second."""
     for rules in (ROOT / "alerts/rules").glob("*.yaml"):
         groups = yaml.safe_load(rules.read_text())["groups"]
         document = {"groups": [{**group, "interval": "1s"} for group in groups]}
-        (folder / rules.name).write_text(json.dumps(document))
+        (folder / rules.name).write_text(json.dumps(document))  # JSON is YAML
     config = {
         "global": {"scrape_interval": "1s"},
         "rule_files": [str(folder / "*.yaml")],
@@ -160,33 +159,7 @@ def prometheus(folder: Path, jobs: dict[str, Address]) -> Iterator[Prometheus]:
             {"job_name": job, "static_configs": [{"targets": [str(address)]}]} for job, address in jobs.items()
         ],
     }
-    (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                "--web.listen-address=127.0.0.1:0",
-                "--log.level=info",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield Prometheus(eventually(lambda: listening(process.pid), 30, "Prometheus listens"))
-    finally:
-        ended(process)
-
-
-def listening(pid: int) -> int | None:
-    """The port on which a process listens: Prometheus does not say which one it was given."""
-    inodes = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
-            return int(fields[1].rpartition(":")[2], 16)
-    return None
+    (folder / "prometheus.yml").write_text(json.dumps(config))
 
 
 @dataclass(frozen=True)
@@ -213,7 +186,8 @@ async def play(folder: Path) -> AsyncIterator[Stage]:
             busy = await stack.enter_async_context(exporting(folder / "busy", upstream, probe))
             fresh = await stack.enter_async_context(exporting(folder / "fresh", upstream))
             jobs = {"busy": await busy.address("metrics"), "fresh": await fresh.address("metrics")}
-            monitor = stack.enter_context(prometheus(folder, jobs))
+            await asyncio.to_thread(write_config, folder, jobs)
+            monitor = stack.enter_context(prometheus(folder))
             await asyncio.to_thread(eventually, lambda: monitor.query("sum(up) == 2"), 30, "the first scrapes")
             tap = await busy.address("tap")
             cut = await before_the_restart(tap)
