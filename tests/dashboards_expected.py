@@ -263,6 +263,14 @@ EXPECTED: Final[Mapping[str, tuple[Shown, ...]]] = {
     "reconnects.json": RECONNECTS,
 }
 
+NOTHING_YET: Final = {
+    ("Bracket of the real limit", "B"),
+    ("Bracket of the real limit", "C"),
+    ("Mass closes by verdict", "A"),
+    ("Client builds", "A"),
+}
+"""Queries that find no series at all: of tables that leave out zeros, and of gauges that exist only once known."""
+
 FRESH: Final[Mapping[str, Value]] = {
     "Exporter up": 1,
     "Configuration": 1,

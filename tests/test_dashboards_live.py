@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dashboards.queries import annotation_queries, fill_in, variable_queries
-from tests.dashboards_expected import EXPECTED, FRESH, Shown, agrees, meant
+from tests.dashboards_expected import EXPECTED, FRESH, NOTHING_YET, Shown, agrees, meant
 from tests.dashboards_live import VARIABLES, Stage, play
 from tests.dashboards_support import RENDERED, content, every_dashboard, panels, titled
 
@@ -78,6 +78,17 @@ def test_a_fresh_exporter_shows_zeros(stage: Stage, name: str) -> None:
             values = [value for _, value in stage.ask(query_of(name, panel["title"], target["refId"], QUIET))]
             if panel["type"] == "stat":
                 assert fine_when_fresh(panel, values), (panel["title"], values)
+
+
+def test_every_query_finds_series(stage: Stage) -> None:
+    """Names, labels and bounds are those of a real /metrics: but for what is listed, one of the exporters has them."""
+    asked = [(name, row) for name, rows in EXPECTED.items() for row in rows]
+    empty = {
+        (row.title, row.ref)
+        for name, row in asked
+        if not any(stage.ask(query_of(name, row.title, row.ref, variables)) for variables in (BUSY, QUIET))
+    }
+    assert empty == NOTHING_YET
 
 
 def fine_when_fresh(panel: dict[str, Any], values: list[float]) -> bool:
