@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from grafana_foundation_sdk.builders import (
@@ -22,6 +23,8 @@ from grafana_foundation_sdk.models import dashboard as model
 from dashboards.style import DETAILS, RUNBOOKS, details_url
 
 DATASOURCE: Final = options.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+WRITTEN_RUNBOOKS: Final = Path(__file__).parent.parent / "alerts/runbooks"
 
 AnyPanel = TypeVar(
     "AnyPanel", timeseries.Panel, stat.Panel, heatmap.Panel, statetimeline.Panel, table.Panel, markdown.Panel
@@ -44,13 +47,13 @@ class Query:
 class Heading:
     """What every panel has: its title, and what an operator should conclude from it.
 
-    `alert` is the alert that watches what is shown: its runbook is one click away. `details` is the uid of the
+    `alerts` are those that watch what is shown: their runbooks are one click away. `details` is the uid of the
     dashboard that says more, which a click on a value opens.
     """
 
     title: str
     description: str
-    alert: str | None = None
+    alerts: str | tuple[str, ...] = ()
     details: str | None = None
 
 
@@ -74,10 +77,17 @@ def placed(panel: AnyPanel, heading: Heading, width: Width, height: int) -> AnyP
     panel.title(heading.title).description(heading.description).span(width).height(height)
     if heading.details is not None and not isinstance(panel, markdown.Panel):
         panel.data_links([DataLink(f"Details: {DETAILS[heading.details]}", details_url(heading.details))])
-    if heading.alert is not None:
-        link = dashboard.DashboardLink(f"Runbook of {heading.alert}").url(f"{RUNBOOKS}/{heading.alert}.md")
-        panel.links([link.type(model.DashboardLinkType.LINK).target_blank(True)])
+    alerts = (heading.alerts,) if isinstance(heading.alerts, str) else heading.alerts
+    # An alert without a runbook is not shipped: a link would lead nowhere.
+    shipped = [alert for alert in alerts if (WRITTEN_RUNBOOKS / f"{alert}.md").exists()]
+    if shipped:
+        panel.links([_runbook(alert) for alert in shipped])
     return panel
+
+
+def _runbook(alert: str) -> dashboard.DashboardLink:
+    link = dashboard.DashboardLink(f"Runbook of {alert}").url(f"{RUNBOOKS}/{alert}.md")
+    return link.type(model.DashboardLinkType.LINK).target_blank(True)
 
 
 def target(query: Query, ref: str) -> prometheus.Dataquery:

@@ -17,8 +17,8 @@ RUNBOOK: Final = DataLink("Runbook", f"{RUNBOOKS}/${{__field.labels.alertname}}.
 """Leads to the runbook of the alert that a bar stands for."""
 
 DETAILS_OF: Final[Mapping[str, str]] = {
-    TOO_BIG: "^WebSocketMessage|TooBig|NearLimit",
-    RECONNECTS: "Reconnect|MassClose|AbnormalClose|Herd",
+    TOO_BIG: "^WebSocketMessage",
+    RECONNECTS: "^WebSocket(Reconnect|AbnormalClose)",
 }
 """Which alerts have a dashboard of their own: uid -> regular expression on the alert's name."""
 

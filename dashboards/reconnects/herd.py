@@ -18,7 +18,7 @@ def panels() -> list[Panel]:
                 "Connections lost in mass closes and opening handshakes, per second, over all replicas. The area under "
                 "the handshakes about as large as that under the losses: everybody came back, once. Many times as "
                 "large, or rejected ones among them: a storm. failed: attempts while nobody listened.",
-                "WebSocketReconnectStorm",
+                ("WebSocketReconnectStorm", "WebSocketReconnectSurgeAfterRestart"),
             ),
             "cps",
             Query(promql.rate(catalogue.MASS_CLOSE_CONNECTIONS, ORIGIN), f"lost {WHO}"),
@@ -32,6 +32,7 @@ def panels() -> list[Panel]:
                 "Opening handshakes in the busiest second of each minute, which no scrape can see, beside the mean "
                 "second; the busiest seconds of all replicas added up. Close to the whole minute's handshakes: the "
                 "clients come all at once, without jitter. The service has to take this peak, not the mean.",
+                "WebSocketReconnectHerd",
             ),
             "cps",
             Query(promql.gauge("sum", catalogue.HANDSHAKES_PEAK, ORIGIN), f"busiest {WHO}"),

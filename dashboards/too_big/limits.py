@@ -25,6 +25,7 @@ def panels() -> list[Panel]:
                 "Messages near the limit",
                 "Messages per second above each share of the configured limit. Some above 80 % that were not there "
                 "last week: raise the limit, or split the payload, before users are cut off. Above 100 %: they are.",
+                "WebSocketMessageSizeNearLimit",
             ),
             "cps",
             *(

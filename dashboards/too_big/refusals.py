@@ -19,7 +19,11 @@ def panels() -> list[Panel]:
                 "Closes with 1009 per second, by the side that refused: its limit was hit. An even level is a client "
                 "in a loop; a step at a deploy is a limit or a payload that changed with it. Dashed: refused by the "
                 "client side.",
-                "WebSocketMessageTooBigSpike",
+                (
+                    "WebSocketMessageTooBigSpike",
+                    "WebSocketMessageTooBigSustained",
+                    "WebSocketMessageTooBigFirstSeen",
+                ),
             ),
             "cps",
             Query(promql.rate(catalogue.CLOSES, (*ORIGIN, "initiator"), code="1009"), f"by {{{{initiator}}}} {WHO}"),
@@ -30,6 +34,7 @@ def panels() -> list[Panel]:
                 "Refused again within 5 minutes",
                 "Refusals per second of a client that had been refused within the 5 minutes before. As high as the "
                 "closes with 1009: all of it is a loop, and the log line of each close names the client.",
+                "WebSocketMessageTooBigLoop",
             ),
             "cps",
             Query(promql.rate(catalogue.TOO_BIG_REPEATS, (*ORIGIN, "evidence")), f"{{{{evidence}}}} {WHO}"),
