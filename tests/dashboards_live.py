@@ -46,7 +46,8 @@ BROKEN: Final = 4
 FORBIDDEN: Final = 3
 CUT: Final = 12
 NOBODY: Final = 2
-OPEN: Final = 5
+OPEN: Final = CUT
+"""Whoever was cut off comes back."""
 
 CLOSED: Final = CALM + NEARLY + LEFT + REFUSED + REFUSED_BY_CLIENT + BROKEN + CUT
 ACCEPTED: Final = CLOSED + OPEN
@@ -59,7 +60,7 @@ VARIABLES: Final = {"target": ".+", "source": ".+", "__rate_interval": "1h", "__
 async def answer(connection: ServerConnection) -> None:
     """Echo, or do what the path says."""
     with contextlib.suppress(ConnectionClosed):
-        match connection.request.path if connection.request else "":
+        match path_of(connection.request):
             case "/large":
                 await connection.send("x" * REPLY)
             case "/break":
@@ -70,19 +71,26 @@ async def answer(connection: ServerConnection) -> None:
 
 
 def admit(connection: ServerConnection, request: Request) -> Response | None:
-    return connection.respond(HTTPStatus.FORBIDDEN, "no\n") if request.path == "/forbidden" else None
+    return connection.respond(HTTPStatus.FORBIDDEN, "no\n") if path_of(request) == "/forbidden" else None
+
+
+def path_of(request: Request | None) -> str:
+    """Without the query."""
+    return request.path.partition("?")[0] if request else ""
 
 
 def chat(port: int = 0) -> contextlib.AbstractAsyncContextManager[tuple[Server, Address]]:
     return service(answer, port=port, process_request=admit, max_size=LIMIT, compression=None)
 
 
-async def come(tap: Address, path: str = "/", **options: Any) -> ClientConnection:
-    return await connect(f"ws://{tap}{path}", proxy=None, compression=None, user_agent_header="acme-app/1.0", **options)
+async def come(tap: Address, name: str, path: str = "/", **options: Any) -> ClientConnection:
+    """A client of this name, by which the exporter recognises it."""
+    url = f"ws://{tap}{path}?client={name}"
+    return await connect(url, proxy=None, compression=None, user_agent_header="acme-app/1.0", **options)
 
 
-async def talk(tap: Address, size: int, code: int = 1000) -> None:
-    client = await come(tap)
+async def talk(tap: Address, name: str, size: int, code: int = 1000) -> None:
+    client = await come(tap, name)
     await client.send("x" * size)
     assert len(await client.recv()) == size
     await (await client.ping())
@@ -96,32 +104,33 @@ async def sees_the_end(client: ClientConnection, code: int) -> None:
 
 async def turned_away(tap: Address, path: str, status: int) -> None:
     with pytest.raises(InvalidStatus) as refused:
-        await come(tap, path)
+        await come(tap, "nobody", path)
     assert refused.value.response.status_code == status
 
 
 async def before_the_restart(tap: Address) -> list[ClientConnection]:
     """What clients do; those who are left will be cut off."""
-    for _ in range(CALM):
-        await talk(tap, 100)
-    for _ in range(NEARLY):
-        await talk(tap, NEAR)
-    for _ in range(LEFT):
-        await talk(tap, 0, 1001)
+    for number in range(CALM):
+        await talk(tap, f"calm-{number}", 100)
+    for number in range(NEARLY):
+        await talk(tap, f"near-{number}", NEAR)
+    for number in range(LEFT):
+        await talk(tap, f"left-{number}", 0, 1001)
     for _ in range(REFUSED):
-        client = await come(tap)
+        client = await come(tap, "loop")
         await client.send("x" * OVER)
         await sees_the_end(client, 1009)
-    for _ in range(REFUSED_BY_CLIENT):
+    for number in range(REFUSED_BY_CLIENT):
+        client = await come(tap, f"small-{number}", "/large", max_size=REPLY - 1)
         # It sends 1009 itself, and reads no further: by the library's word, 1006.
-        await sees_the_end(await come(tap, "/large", max_size=REPLY - 1), 1006)
-    for _ in range(BROKEN):
-        client = await come(tap, "/break")
+        await sees_the_end(client, 1006)
+    for number in range(BROKEN):
+        client = await come(tap, f"broken-{number}", "/break")
         await client.send("")
         await sees_the_end(client, 1006)
     for _ in range(FORBIDDEN):
         await turned_away(tap, "/forbidden", 403)
-    return [await come(tap) for _ in range(CUT)]
+    return [await come(tap, f"cut-{number}") for number in range(CUT)]
 
 
 async def report(webhook: Address) -> None:
@@ -140,7 +149,8 @@ async def report(webhook: Address) -> None:
 async def exporting(folder: Path, upstream: Address, *flags: str) -> AsyncIterator[Exporter]:
     """An exporter that is told of the service's limit and of the client build, with a tap and a webhook."""
     limits = {"client_to_server": LIMIT, "server_to_client": "1MiB"}
-    config = configured(folder, {"chat": {"limits": limits, "client_builds": ["acme-app/*"]}})
+    target = {"limits": limits, "client_builds": ["acme-app/*"], "client_key": "query:client"}
+    config = configured(folder, {"chat": target})
     tap = f"--tap=127.0.0.1:0={upstream},target=chat"
     async with exporter_process(folder, config, tap, WEBHOOK, "--shutdown.grace=0s", *flags) as exporter:
         yield exporter
@@ -199,8 +209,8 @@ async def play(folder: Path) -> AsyncIterator[Stage]:
         for _ in range(NOBODY):
             await turned_away(tap, "/", 502)
         await stack.enter_async_context(chat(upstream.port))
-        for _ in range(OPEN):
-            client = await come(tap)
+        for number in range(OPEN):
+            client = await come(tap, f"cut-{number}")
             stack.push_async_callback(client.close)
         moment = await asyncio.to_thread(eventually, lambda: scraped(monitor), 90, "everything is scraped, and alerted")
         yield Stage(monitor, moment)
