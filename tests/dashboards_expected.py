@@ -31,6 +31,7 @@ from tests.dashboards_live import (
     REFUSED_BY_CLIENT,
     REPLY,
     REPORTED,
+    SMALL,
     WINDOW,
 )
 
@@ -70,9 +71,9 @@ TAPPED: Final = ("tap",)
 WEBHOOK: Final = ("webhook",)
 
 SOME_TIME: Final = between(1e-5, 5)
-SENT: Final = {0: LEFT + BROKEN, 100: CALM, NEAR: NEARLY, OVER: REFUSED}
+SENT: Final = {0: LEFT + BROKEN, SMALL: CALM + OPEN, NEAR: NEARLY, OVER: REFUSED}
 """Messages of clients by size, in bytes."""
-ANSWERED: Final = {0: LEFT, 100: CALM, NEAR: NEARLY, REPLY: REFUSED_BY_CLIENT}
+ANSWERED: Final = {0: LEFT, SMALL: CALM + OPEN, NEAR: NEARLY, REPLY: REFUSED_BY_CLIENT}
 
 CLOSES: Final = {
     ("1000", "normal", "client", "tap"): CALM + NEARLY,

@@ -30,6 +30,7 @@ from tests.web.support import connected
 
 LIMIT: Final = 4096
 """The service's maximum message size, and what the exporter is told of it."""
+SMALL: Final = 100
 NEAR: Final = 3500
 OVER: Final = 8192
 REPLY: Final = 2000
@@ -111,7 +112,7 @@ async def turned_away(tap: Address, path: str, status: int) -> None:
 async def before_the_restart(tap: Address) -> list[ClientConnection]:
     """What clients do; those who are left will be cut off."""
     for number in range(CALM):
-        await talk(tap, f"calm-{number}", 100)
+        await talk(tap, f"calm-{number}", SMALL)
     for number in range(NEARLY):
         await talk(tap, f"near-{number}", NEAR)
     for number in range(LEFT):
@@ -212,6 +213,7 @@ async def play(folder: Path) -> AsyncIterator[Stage]:
         for number in range(OPEN):
             client = await come(tap, f"cut-{number}")
             stack.push_async_callback(client.close)
+            await client.send("x" * SMALL)
         moment = await asyncio.to_thread(eventually, lambda: scraped(monitor), 90, "everything is scraped, and alerted")
         yield Stage(monitor, moment)
 
@@ -221,6 +223,7 @@ def scraped(monitor: Prometheus) -> float | None:
     conditions = (
         f'sum(websocket_closes_total{{source="tap"}}) == {CLOSED}',
         f'sum(websocket_connections_active{{job="busy", source="tap"}}) == {OPEN}',
+        f'sum(websocket_message_size_bytes_bucket{{direction="server_to_client", le="128.0"}}) == {LEFT + CALM + OPEN}',
         "sum(websocket_probe_up) == 1",
         'ALERTS{alertname="WebSocketMessageTooBigSpike", alertstate="firing"}',
     )
