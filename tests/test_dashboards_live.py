@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from dashboards.queries import annotation_queries, fill_in, variable_queries
-from tests.dashboards_expected import EXPECTED, FRESH, NOTHING_YET, Shown, agrees, meant
+from tests.dashboards_expected import EXPECTED, FRESH, NOTHING_YET
 from tests.dashboards_live import VARIABLES, Stage, play
+from tests.dashboards_rows import Shown, agrees, meant
 from tests.dashboards_support import RENDERED, content, every_dashboard, panels, titled
 
 pytestmark = [pytest.mark.needs("prometheus"), pytest.mark.timeout(180)]
