@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet
 
 TEST_PROGRAMS := prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager node=nodejs npm=npm faketime=faketime
 MATRIX_PROGRAMS := chromium=chromium
-BENCH_PROGRAMS := nginx=nginx-light haproxy=haproxy wrk=wrk prometheus-pushgateway=prometheus-pushgateway
+BENCH_PROGRAMS := nginx=nginx-light haproxy=haproxy wrk=wrk prometheus-pushgateway=prometheus-pushgateway prometheus=prometheus
 NODE_PEERS := tests/peers/node/node_modules/.package-lock.json
 
 .PHONY: help
@@ -38,7 +38,7 @@ matrix: $(VENV)/.installed-peers test-programs node-peers ## run the long tests:
 	@$(BIN)/python scripts/matrix.py $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.installed-bench ## measure the tap beside nginx, HAProxy and Envoy; prints medians and ratios
+bench: $(VENV)/.installed-bench ## measure the tap beside nginx, HAProxy and Envoy, and the dashboards; prints medians and ratios
 	@scripts/debian-programs $(BENCH_PROGRAMS)
 	@$(BIN)/python -m benchmarks $(ARGS)
 

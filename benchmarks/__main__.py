@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import crowd, insights, machine, meter, peers, probes, relays, scrapes, stalls, webhooks
+from benchmarks import crowd, dashboards, insights, machine, meter, peers, probes, relays, scrapes, stalls, webhooks
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, TAP, WEBSOCKETS, Bench, Effort
 from benchmarks.goals import bounds
 from benchmarks.load import LoadError
@@ -41,9 +41,10 @@ SCENARIOS: Final[dict[str, Callable[[Bench], list[Table]]]] = {
     "webhook": webhooks.webhook,
     "stalls": stalls.stalls,
     "probes": probes.probes,
+    "dashboards": dashboards.dashboards,
 }
 
-WAITING: Final = ("latency", "scrapes", "start")
+WAITING: Final = ("latency", "scrapes", "start", "dashboards")
 """Scenarios that measure time, not CPU: others on the same cores would be measured with them."""
 
 

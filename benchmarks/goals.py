@@ -1,6 +1,6 @@
 """What must be reached."""
 
-from benchmarks import crowd, insights, meter, probes, relays, scrapes, stalls, webhooks
+from benchmarks import crowd, dashboards, insights, meter, probes, relays, scrapes, stalls, webhooks
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, Effort
 from benchmarks.report import Bound
 from exporter.sources.relay import READ_SIZE
@@ -69,4 +69,5 @@ def bounds(effort: Effort) -> tuple[Bound, ...]:
         ),
         Bound("  CPU of a core, pinged every 20 s", probes.HELD, probes.CPU, 0.5, "%", column=probes.COLUMN),
         Bound("connections in a probe's first minute", probes.RESTRAINT, probes.BUSIEST, 10, "", column=probes.COLUMN),
+        Bound("slowest query of a panel, 24 h of a service", dashboards.QUERIES, dashboards.SLOWEST, 500, "ms"),
     )

@@ -111,6 +111,11 @@ def pushgateway_program() -> str | None:
     return shutil.which("prometheus-pushgateway") or shutil.which("pushgateway")
 
 
+def prometheus_program() -> str | None:
+    """The path of Prometheus, which is asked what the dashboards ask; None where it is missing."""
+    return shutil.which("prometheus")
+
+
 def wrk_program() -> str | None:
     """The path of wrk, which makes HTTP load; None where it is missing."""
     return shutil.which("wrk")

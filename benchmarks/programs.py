@@ -14,7 +14,7 @@ from typing import Final
 
 from benchmarks import peers
 from benchmarks.posting import TARGET
-from benchmarks.processes import Cores, Process, StartError, accepts, free_port, healthy, spawned, wait_for
+from benchmarks.processes import Cores, Process, StartError, accepts, free_port, get, healthy, poll, spawned, wait_for
 
 SILENT: Final = ("--log.level=warning",)
 """Arguments of the exporter that spare it the log line of each close."""
@@ -149,6 +149,17 @@ class Programs:
         with spawned([sys.executable, "-m", "benchmarks.scraper", str(web_port), coding], self.cores.load, log):
             yield log
 
+    @contextlib.contextmanager
+    def prometheus(self, data: Path) -> Iterator[Process]:
+        """A Prometheus that scrapes nothing and answers from the blocks in `data`; like the others on one core."""
+        log, port = self._log("prometheus"), free_port()
+        config = log.with_name("prometheus.yml")
+        config.write_text("")
+        flags = (f"--config.file={config}", f"--storage.tsdb.path={data}", f"--web.listen-address=127.0.0.1:{port}")
+        with self._listening(peers.prometheus_program(), flags, log, port) as process:
+            poll(lambda: get(port, "/-/ready").startswith(b"HTTP/1.1 200 "), 60.0, "prometheus is not ready", 0.05)
+            yield replace(process, web_port=port)
+
     def _configured(self, file: Path, template: str, upstream: int) -> tuple[int, Path]:
         """Write a relay's configuration. Returns the port it will listen on, and the file."""
         port = free_port()
@@ -173,6 +184,10 @@ class Programs:
         with spawned([sys.executable, "-m", module, *arguments], core, log) as child:
             wait_for(child, lambda: log.read_bytes().endswith(b"\n"), log)
             yield Process(child.pid, int(log.read_text()))
+
+    def folder(self, name: str) -> Path:
+        """An empty folder of this run."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._directory))
 
     def _log(self, name: str) -> Path:
         """Where a new process writes; it has the folder to itself."""

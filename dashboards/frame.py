@@ -1,16 +1,21 @@
 """What all dashboards share: the variables, the annotations, and how rows and panels are placed."""
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as model
 
 from dashboards import promql
-from dashboards.panels import DATASOURCE, Panel
+from dashboards.pieces import DATASOURCE, Panel
 from dashboards.style import REPLICA, WHO
 from exporter.metrics import catalogue
+
+TAG: Final = "websocket"
+"""Carried by every dashboard of this product, and by no other: they link to each other by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +31,22 @@ class Section:
 
 
 def assemble(title: str, uid: str, description: str, sections: Iterable[Section]) -> model.Dashboard:
-    """A dashboard of these rows, with the shared variables and annotations."""
+    """A dashboard of these rows, with the shared variables, annotations and links.
+
+    Raises ValueError where two titles give the same id.
+    """
     board = (
         dashboard.Dashboard(title)
         .uid(uid)
         .description(description)
-        .tags(["websocket"])
+        .tags([TAG])
+        .readonly()  # what is changed by hand is lost with the next version: save a copy under another name
         .time("now-6h", "now")
         .refresh("30s")
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
         .variables(_variables())
         .annotations(_annotations())
+        .link(_others())
     )
     for section in sections:
         row = dashboard.Row(section.title)
@@ -44,9 +54,24 @@ def assemble(title: str, uid: str, description: str, sections: Iterable[Section]
         for panel in section.panels:
             board.with_panel(panel)
     built = board.build()
-    for number, placed in enumerate(built.panels or (), start=1):
-        placed.id_val = number
+    for placed in built.panels or ():
+        placed.id_val = panel_id(placed.title or "")
+    if len({placed.id_val for placed in built.panels or ()}) != len(built.panels or ()):
+        raise ValueError(f"{title}: two panels have the same id; change one of their titles")
+    for link in built.links or ():
+        link.placement = None  # the SDK would hide it in a menu
     return built
+
+
+def panel_id(title: str) -> int:
+    """The id of the panel with this title, whatever stands before it: alerts link to `/d/<uid>?viewPanel=<id>`."""
+    return zlib.crc32(title.encode()) % 1_000_000 + 1
+
+
+def _others() -> dashboard.DashboardLink:
+    """Links to all dashboards of this product, with what is chosen here."""
+    link = dashboard.DashboardLink("WebSocket").type(model.DashboardLinkType.DASHBOARDS).tags([TAG])
+    return link.include_vars(True).keep_time(True)
 
 
 def _variables() -> list[Builder[model.VariableModel]]:
@@ -55,10 +80,9 @@ def _variables() -> list[Builder[model.VariableModel]]:
     source = promql.label_values(catalogue.TARGET_CREATED, "source", ("job", "target"))
     return [
         dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-        # No "all value" here: process_* and up exist for other jobs too, so All must be the exporter's jobs only.
         _variable("job", job),
-        _variable("target", target).all_value(".*"),
-        _variable("source", source).all_value(".*"),
+        _variable("target", target),
+        _variable("source", source),
     ]
 
 
@@ -73,18 +97,20 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
+        .all_value(".+")
         .current(model.VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
 
 
 def _annotations() -> list[Builder[model.AnnotationQuery]]:
+    starts = promql.exporters(promql.selector(promql.PROCESS_START, "gauge"))
     return [
         _annotation("Firing alerts", promql.alerts("firing"), "red")
         .title_format("{{alertname}}")
         .text_format(WHO)
         .tag_keys("severity"),
         # The start time is the sample's value: marks a new replica too, which changes() of its series would not.
-        _annotation("Exporter starts", f"{promql.selector(promql.PROCESS_START, 'gauge')} * 1000", "purple")
+        _annotation("Exporter starts", f"{starts} * 1000", "purple")
         .title_format("Exporter started")
         .text_format(f"{REPLICA}: the connections relayed before were cut, the counters began anew")
         .use_value_for_time(True),

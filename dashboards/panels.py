@@ -4,57 +4,25 @@ Descriptions say what to conclude from the panel. Units are Grafana's ids ("s", 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, TypeVar
 
-from grafana_foundation_sdk.builders import (
-    common,
-    dashboard,
-    heatmap,
-    prometheus,
-    stat,
-    statetimeline,
-    table,
-    timeseries,
-)
+from grafana_foundation_sdk.builders import common, dashboard, heatmap, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders import text as markdown
-from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode, HeatmapColorScale
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from dashboards.style import RUNBOOKS
-
-DATASOURCE: Final = options.DataSourceRef(type_val="prometheus", uid="${datasource}")
-
-AnyPanel = TypeVar(
-    "AnyPanel", timeseries.Panel, stat.Panel, heatmap.Panel, statetimeline.Panel, table.Panel, markdown.Panel
+from dashboards.pieces import (
+    DATASOURCE,
+    Heading,
+    Query,
+    Width,
+    legend,
+    numbered,
+    placed,
+    target,
+    thresholds,
 )
-
-Panel = Builder[model.Panel]
-Width = int
-"""In columns of the dashboard's 24."""
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One PromQL expression and the name of each series it gives, with `{{label}}` for a label's value."""
-
-    expr: str
-    legend: str
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """What every panel has: its title, and what an operator should conclude from it.
-
-    `alert` is the alert that watches what is shown: its runbook is one click away.
-    """
-
-    title: str
-    description: str
-    alert: str | None = None
 
 
 def time_series(
@@ -76,12 +44,12 @@ def time_series(
     Series that are zero throughout stay out of legend and tooltip: most are born at zero and remain so.
     """
     panel = (
-        _placed(timeseries.Panel(), heading, width, height)
+        placed(timeseries.Panel(), heading, width, height)
         .datasource(DATASOURCE)
-        .targets([_target(query, ref).range() for query, ref in _numbered(queries)])
+        .targets([target(query, ref).range() for query, ref in numbered(queries)])
         .unit(unit)
         .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
-        .legend(_legend())
+        .legend(legend())
         .tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI).sort(options.SortOrder.DESCENDING))
         .line_width(1)
         .fill_opacity(10)
@@ -103,7 +71,9 @@ def time_series(
         panel.override_by_regexp(f"/{dashed}/", [dashes])
     if threshold is not None:
         line = common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED)
-        steps = _steps("red", {threshold: "transparent"}) if below else _steps("transparent", {threshold: "red"})
+        steps = (
+            thresholds("red", {threshold: "transparent"}) if below else thresholds("transparent", {threshold: "red"})
+        )
         panel.thresholds(steps).thresholds_style(line)
     return panel
 
@@ -125,12 +95,12 @@ def tile(
     `nothing` is shown where there are no series, because what they would count is not configured.
     """
     panel = (
-        _placed(stat.Panel(), heading, width, height)
+        placed(stat.Panel(), heading, width, height)
         .datasource(DATASOURCE)
-        .with_target(_target(query, "A").instant())
+        .with_target(target(query, "A").instant())
         .unit(unit)
         .mappings(list(mappings))
-        .thresholds(_steps("blue", steps or {}))
+        .thresholds(thresholds("blue", steps or {}))
         .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False))
         .graph_mode(options.BigValueGraphMode.NONE)
@@ -142,12 +112,12 @@ def tile(
     return panel if decimals is None else panel.decimals(decimals)
 
 
-def size_heatmap(heading: Heading, expr: str, *, width: Width, height: int = 8) -> heatmap.Panel:
-    """How many observations fell into each bucket of a histogram of bytes, over time."""
+def bucket_heatmap(heading: Heading, unit: str, expr: str, *, width: Width, height: int = 8) -> heatmap.Panel:
+    """How many observations of `unit` fell into each bucket of a histogram, over time."""
     return (
-        _placed(heatmap.Panel(), heading, width, height)
+        placed(heatmap.Panel(), heading, width, height)
         .datasource(DATASOURCE)
-        .with_target(_target(Query(expr, "{{le}}"), "A").range().format(PromQueryFormat.HEATMAP))
+        .with_target(target(Query(expr, "{{le}}"), "A").range().format(PromQueryFormat.HEATMAP))
         .unit("short")
         .calculate(False)
         .color(
@@ -161,7 +131,7 @@ def size_heatmap(heading: Heading, expr: str, *, width: Width, height: int = 8) 
         )
         .cell_values(heatmap.CellValues().unit("short").decimals(0))
         .show_value(options.VisibilityMode.NEVER)
-        .y_axis(heatmap.YAxisConfig().unit("bytes").axis_placement(options.AxisPlacement.LEFT))
+        .y_axis(heatmap.YAxisConfig().unit(unit).axis_placement(options.AxisPlacement.LEFT))
         .tooltip(heatmap.HeatmapTooltip().mode(options.TooltipDisplayMode.SINGLE).y_histogram(True))
         .show_legend()
     )
@@ -170,13 +140,13 @@ def size_heatmap(heading: Heading, expr: str, *, width: Width, height: int = 8) 
 def states(heading: Heading, query: Query, values: model.ValueMap, *, height: int = 5) -> statetimeline.Panel:
     """Coloured bars over time, one line per series."""
     return (
-        _placed(statetimeline.Panel(), heading, 24, height)
+        placed(statetimeline.Panel(), heading, 24, height)
         .datasource(DATASOURCE)
-        .with_target(_target(query, "A").range())
+        .with_target(target(query, "A").range())
         .unit("none")
         .mappings([values])
         .show_value(options.VisibilityMode.NEVER)
-        .legend(_legend())
+        .legend(legend())
     )
 
 
@@ -197,13 +167,13 @@ def ranking(
     """
     order = {name: place for place, name in enumerate(columns)}
     panel = (
-        _placed(table.Panel(), heading, width, height)
+        placed(table.Panel(), heading, width, height)
         .datasource(DATASOURCE)
-        .with_target(_target(query, "A").instant().format(PromQueryFormat.TABLE))
+        .with_target(target(query, "A").instant().format(PromQueryFormat.TABLE))
         .unit(unit)
         .decimals(0)
         .no_value(nothing)
-        .thresholds(_steps("text", {}))
+        .thresholds(thresholds("text", {}))
         .sort_by([common.TableSortByFieldState().display_name(columns["Value"]).desc(True)])
         .with_transformation(
             model.DataTransformerConfig(
@@ -225,46 +195,4 @@ def ranking(
 
 def note(heading: Heading, content: str, *, width: Width, height: int) -> markdown.Panel:
     """A page of Markdown."""
-    return _placed(markdown.Panel(), heading, width, height).content(content)
-
-
-def value_map(texts: Mapping[str, tuple[str, str]]) -> model.ValueMap:
-    """Shows each value as a text in a colour."""
-    return model.ValueMap({value: model.ValueMappingResult(*shown) for value, shown in texts.items()})
-
-
-def not_a_number(shown: str) -> model.SpecialValueMap:
-    """Shows 0 / 0, which is no fault but the absence of any event, as a text."""
-    result = model.ValueMappingResult(text=shown, color="text")
-    return model.SpecialValueMap(model.DashboardSpecialValueMapOptions(model.SpecialValueMatch.NULL_AND_NAN, result))
-
-
-def _placed(panel: AnyPanel, heading: Heading, width: Width, height: int) -> AnyPanel:
-    panel.title(heading.title).description(heading.description).span(width).height(height)
-    if heading.alert is not None:
-        link = dashboard.DashboardLink(f"Runbook of {heading.alert}").url(f"{RUNBOOKS}/{heading.alert}.md")
-        panel.links([link.type(model.DashboardLinkType.LINK).target_blank(True)])
-    return panel
-
-
-def _target(query: Query, ref: str) -> prometheus.Dataquery:
-    return prometheus.Dataquery().datasource(DATASOURCE).expr(query.expr).legend_format(query.legend).ref_id(ref)
-
-
-def _numbered(queries: tuple[Query, ...]) -> Iterable[tuple[Query, str]]:
-    return zip(queries, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", strict=False)
-
-
-def _steps(base: str, steps: Mapping[float, str]) -> dashboard.ThresholdsConfig:
-    thresholds = [model.Threshold(None, base), *(model.Threshold(*step) for step in steps.items())]
-    return dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds)
-
-
-def _legend() -> common.VizLegendOptions:
-    # The SDK hides legends unless told otherwise.
-    return (
-        common.VizLegendOptions()
-        .show_legend(True)
-        .display_mode(options.LegendDisplayMode.LIST)
-        .placement(options.LegendPlacement.BOTTOM)
-    )
+    return placed(markdown.Panel(), heading, width, height).content(content)

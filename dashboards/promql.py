@@ -4,11 +4,13 @@ Every selector is narrowed to the dashboard's variables. Nothing is summed over 
 sources would count twice.
 """
 
-from collections.abc import Mapping
-from typing import Final, Literal, get_args
+from collections.abc import Collection, Mapping
+from typing import Final, Literal
 
-from exporter import closecodes, events
-from exporter.metrics.catalogue import Metric, MetricType
+from prometheus_client.utils import floatToGoString
+
+from exporter.metrics import bounds
+from exporter.metrics.catalogue import BUILD_INFO, Metric, MetricType
 from exporter.web.errors import ERROR_TOKENS
 
 RATE_INTERVAL: Final = "$__rate_interval"
@@ -33,18 +35,10 @@ BORROWED: Final = (UP, PROCESS_MEMORY, PROCESS_CPU, PROCESS_START, ALERTS)
 
 _SERVICE_DISCOVERY_LABELS: Final = ("job", "instance")
 _VALUES: Final[Mapping[str, frozenset[str]]] = {
-    "source": frozenset(get_args(events.Source)),
-    "outcome": frozenset(get_args(events.HandshakeOutcome)),
-    "initiator": frozenset(events.INITIATORS),
-    "class": frozenset(closecodes.CLASSES),
-    "code": frozenset(closecodes.Vocabulary(frozenset(), frozenset()).labels()),
-    "direction": frozenset(events.DIRECTIONS),
-    "peer": frozenset(events.SIDES),
-    "compressed": frozenset({"true", "false"}),
     "alertstate": frozenset({"pending", "firing"}),
-    "result": frozenset({"accepted", "duplicate", "rejected"}),
     "error": frozenset(ERROR_TOKENS),
 }
+"""The values of labels that the catalogue's floor does not bound."""
 
 
 def selector(metric: Metric, kind: MetricType, **match: Match) -> str:
@@ -65,6 +59,15 @@ def selector(metric: Metric, kind: MetricType, **match: Match) -> str:
     return f"{metric.name}{suffix}{{{', '.join(matchers)}}}"
 
 
+def exporters(expr: str, within: str | None = None) -> str:
+    """Those series of `expr` whose job and instance is an exporter's, or was within a time.
+
+    Other jobs have process_* and up too, and All stands for every job there is.
+    """
+    known = selector(BUILD_INFO, "gauge")
+    return f"({expr} and on (job, instance) {known if within is None else f'last_over_time({known}[{within}])'})"
+
+
 def rate(metric: Metric, by: Labels, **match: Match) -> str:
     """Events per second of a counter."""
     return _grouped("sum", metric, by, f"rate({selector(metric, 'counter', **match)}[{RATE_INTERVAL}])")
@@ -80,6 +83,19 @@ def gauge(operator: Literal["sum", "min", "max", "avg"], metric: Metric, by: Lab
     return _grouped(operator, metric, by, selector(metric, "gauge", **match))
 
 
+def observations(metric: Metric, by: Labels, window: str | None = None, **match: Match) -> str:
+    """Observations of a histogram per second, or within `window`."""
+    return _grouped("sum", metric, by, _growth(selector(metric, "histogram", le="+Inf", **match), window))
+
+
+def above(bound: float, metric: Metric, by: Labels, window: str | None = None, **match: Match) -> str:
+    """Observations above one of the histogram's bounds, per second or within `window`."""
+    if bound not in metric.bounds:
+        raise ValueError(f"{metric.name} has no bound {bound:g}")
+    below = _growth(selector(metric, "histogram", le=floatToGoString(bound), **match), window)
+    return f"{observations(metric, by, window, **match)} - {_grouped('sum', metric, by, below)}"
+
+
 def quantile(q: float, metric: Metric, by: Labels, **match: Match) -> str:
     """The `q` quantile of a histogram; with `q` 1 the upper bound of its largest bucket in use."""
     rates = f"rate({selector(metric, 'histogram', **match)}[{RATE_INTERVAL}])"
@@ -92,10 +108,10 @@ def buckets(metric: Metric, **match: Match) -> str:
 
 
 def alerts(state: str) -> str:
-    """The product's own alerts in `state`; those that lack a job, target or source are never filtered out by it."""
+    """The product's own alerts in `state`; those that lack a target or source are never filtered out by it."""
     _check_values(ALERTS, "alertstate", state)
-    optional = ", ".join(f'{label}=~"${label}|"' for label in ORIGIN)
-    return f'{ALERTS.name}{{alertname=~"WebSocket.*", alertstate="{state}", {optional}}}'
+    optional = ", ".join(f'{label}=~"${label}|"' for label in ORIGIN if label != "job")
+    return f'{ALERTS.name}{{alertname=~"WebSocket.*", alertstate="{state}", {_variable("job")}, {optional}}}'
 
 
 def label_values(metric: Metric, label: str, narrowed_by: Labels) -> str:
@@ -104,6 +120,10 @@ def label_values(metric: Metric, label: str, narrowed_by: Labels) -> str:
         _check_label(metric, name)
     matchers = f"{{{', '.join(map(_variable, narrowed_by))}}}" if narrowed_by else ""
     return f"label_values({metric.name}{matchers}, {label})"
+
+
+def _growth(counter: str, window: str | None) -> str:
+    return f"rate({counter}[{RATE_INTERVAL}])" if window is None else f"increase({counter}[{window}])"
 
 
 def _grouped(operator: str, metric: Metric, by: Labels, inner: str) -> str:
@@ -129,6 +149,15 @@ def _check_label(metric: Metric, label: str) -> None:
 
 
 def _check_values(metric: Metric, label: str, match: Match) -> None:
+    if label == "le":
+        return  # `above` and `observations` take theirs from the metric
     for value in (match,) if isinstance(match, str) else match:
-        if value not in _VALUES.get(label, ()):
+        if value not in _possible(metric, label):
             raise ValueError(f'{metric.name} never has {label}="{value}"')
+
+
+def _possible(metric: Metric, label: str) -> Collection[str]:
+    try:
+        return _VALUES.get(label) or bounds.values(metric, label)
+    except LookupError:
+        return ()

@@ -6,33 +6,46 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 VARIABLES: Final[Mapping[str, str]] = {
-    "job": ".*",
-    "target": ".*",
-    "source": ".*",
+    "job": ".+",
+    "target": ".+",
+    "source": ".+",
     "__rate_interval": "1m",
     "__range": "1h",
 }
 """Everything chosen, over the last hour."""
 
 _VARIABLE: Final = re.compile(r"\$(\w+)")
+_LABEL_VALUES: Final = re.compile(r"^label_values\((.*), (\w+)\)$")
 
 
-def queries(dashboard_json: str) -> list[tuple[str, str]]:
+def queries(dashboard_json: str, variables: Mapping[str, str] = VARIABLES) -> list[tuple[str, str]]:
     """(panel title, PromQL) of every panel's queries, in the order of the dashboard.
 
-    Raises KeyError for a variable that is not in `VARIABLES`.
+    Raises KeyError for a variable that is not in `variables`.
     """
     return [
-        (panel["title"], fill_in(target["expr"]))
+        (panel["title"], fill_in(target["expr"], variables))
         for panel in all_panels(json.loads(dashboard_json)["panels"])
         for target in panel.get("targets", ())
     ]
 
 
-def annotation_queries(dashboard_json: str) -> list[tuple[str, str]]:
-    """(name, PromQL) of every annotation. Raises KeyError for a variable that is not in `VARIABLES`."""
+def annotation_queries(dashboard_json: str, variables: Mapping[str, str] = VARIABLES) -> list[tuple[str, str]]:
+    """(name, PromQL) of every annotation. Raises KeyError for a variable that is not in `variables`."""
     annotations = json.loads(dashboard_json)["annotations"]["list"]
-    return [(annotation["name"], fill_in(annotation["expr"])) for annotation in annotations]
+    return [(annotation["name"], fill_in(annotation["expr"], variables)) for annotation in annotations]
+
+
+def variable_queries(dashboard_json: str, variables: Mapping[str, str] = VARIABLES) -> list[tuple[str, str]]:
+    """(name, PromQL that counts its options) of every variable that asks Prometheus for its options.
+
+    Grafana's label_values() is no PromQL. Raises KeyError for a variable that is not in `variables`.
+    """
+    return [
+        (variable["name"], fill_in(_LABEL_VALUES.sub(r"count by (\2) (\1)", variable["query"]), variables))
+        for variable in json.loads(dashboard_json)["templating"]["list"]
+        if variable["type"] == "query"
+    ]
 
 
 def all_panels(panels: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -42,6 +55,6 @@ def all_panels(panels: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from all_panels(panel.get("panels", ()))
 
 
-def fill_in(expr: str) -> str:
-    """`expr` with each variable replaced by its value in `VARIABLES`."""
-    return _VARIABLE.sub(lambda match: VARIABLES[match[1]], expr)
+def fill_in(expr: str, variables: Mapping[str, str] = VARIABLES) -> str:
+    """`expr` with each variable replaced by its value."""
+    return _VARIABLE.sub(lambda match: variables[match[1]], expr)

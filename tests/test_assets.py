@@ -38,6 +38,9 @@ def test_copies_are_laid_out_as_in_the_checkout(tmp_path: Path) -> None:
         r"deploy/config\.example\.yaml",
         r"deploy/prometheus/prometheus\.yml",
         r"deploy/systemd/websocket-exporter\.service",
+        r"deploy/compose/compose\.yaml",
+        r"deploy/grafana/dashboards\.yaml",
+        r"deploy/kubernetes/deployment\.yaml",
     ):
         assert any(re.fullmatch(pattern, name) for name in copied), pattern
 

@@ -1,15 +1,12 @@
 """Who leaves, with which close code, and what that code means."""
 
-from typing import Final
-
 from dashboards import promql
-from dashboards.panels import Heading, Panel, Query, note, ranking, time_series, value_map
+from dashboards.panels import note, ranking, time_series
+from dashboards.pieces import Heading, Panel, Query, value_map
 from dashboards.promql import ORIGIN
-from dashboards.style import CLASS_COLOURS, WHO
+from dashboards.style import CLASS_COLOURS, RECONNECTS, TOO_BIG, WHO
 from exporter import closecodes
 from exporter.metrics import catalogue
-
-EXPLAINED_CODES: Final = (1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012)
 
 
 def panels() -> list[Panel]:
@@ -25,6 +22,7 @@ def panels() -> list[Panel]:
                 "Why connections end, and who ended them, per second. going_away by client is people leaving, by "
                 "server a deploy or restart. too_big: see Message sizes. abnormal: no Close frame at all; the "
                 "initiator is the side whose TCP ended first, maybe a proxy there. Dashed: ended by the client side.",
+                details=RECONNECTS,
             ),
             "cps",
             Query(
@@ -39,6 +37,7 @@ def panels() -> list[Panel]:
                 "Closes by code",
                 "The same closes by code of the first Close frame, in the colour of its class. A narrow peak "
                 "is an event (deploy, crash); an even level is a habit of clients or a proxy's timeout.",
+                details=TOO_BIG,
             ),
             "cps",
             Query(
@@ -100,7 +99,11 @@ def panels() -> list[Panel]:
             height=10,
         ),
         note(
-            Heading("What the codes mean", "The close codes met most often, in one line each."),
+            Heading(
+                "What the codes mean",
+                "Every close code in one line. Codes of 3000 to 4999 that the target does not list are counted as 3xxx "
+                "and 4xxx, 1016 to 2999 as reserved, and what must not be sent as invalid.",
+            ),
             close_code_notes(),
             width=10,
             height=10,
@@ -109,12 +112,8 @@ def panels() -> list[Panel]:
 
 
 def close_code_notes() -> str:
-    """The meaning of the most frequent codes as Markdown, one line each."""
-    lines = [
-        f"- **{code} {entry.name}**: {entry.meaning}"
-        for code, entry in closecodes.REGISTRY.items()
-        if code in EXPLAINED_CODES
-    ]
+    """The meaning of every code that a close can be counted under, as Markdown, one line each."""
+    lines = [f"- **{entry.span} {entry.name}**: {entry.meaning}" for entry in closecodes.ENTRIES]
     return "\n".join(
         [*lines, "", "`websocket-exporter codes 1009` tells when a code is really seen, and how to fix it."]
     )

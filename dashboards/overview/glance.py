@@ -1,17 +1,26 @@
 """The first row: is anything wrong right now?"""
 
+from collections.abc import Mapping
 from typing import Final
 
 from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
 
 from dashboards import promql
-from dashboards.panels import Heading, Panel, Query, not_a_number, states, tile, value_map
+from dashboards.overview.connections import NOT_ACCEPTED
+from dashboards.panels import states, tile
+from dashboards.pieces import DataLink, Heading, Panel, Query, not_a_number, value_map
 from dashboards.promql import ORIGIN
-from dashboards.style import ALARMING, RUNBOOKS
+from dashboards.style import ALARMING, DETAILS, RECONNECTS, RUNBOOKS, TOO_BIG, details_url
 from exporter.metrics import catalogue
 
-RUNBOOK: Final = {"title": "Runbook", "url": f"{RUNBOOKS}/${{__field.labels.alertname}}.md", "targetBlank": True}
-"""Grafana's data link to the runbook of the alert that a bar stands for."""
+RUNBOOK: Final = DataLink("Runbook", f"{RUNBOOKS}/${{__field.labels.alertname}}.md", new_tab=True)
+"""Leads to the runbook of the alert that a bar stands for."""
+
+DETAILS_OF: Final[Mapping[str, str]] = {
+    TOO_BIG: "^WebSocketMessage",
+    RECONNECTS: "^WebSocket(Reconnect|AbnormalClose)",
+}
+"""Which alerts have a dashboard of their own: uid -> regular expression on the alert's name."""
 
 NOT_CLIENT: Final = ("server", "unknown")
 """Initiators that count as the server's side: a webhook that did not say is taken as not the client."""
@@ -46,6 +55,7 @@ def panels() -> list[Panel]:
                 "Connections closed because a message was over the receiver's limit. Above 0, messages were lost; many "
                 "are often one client in a loop. Send such payloads in chunks, or raise the limit if they are meant.",
                 "WebSocketMessageTooBigSpike",
+                TOO_BIG,
             ),
             "short",
             Query(promql.increase(catalogue.CLOSES, ("source",), "1h", code="1009"), "{{source}}"),
@@ -59,6 +69,7 @@ def panels() -> list[Panel]:
                 "restart. A deploy explains them; without one the service restarts unasked. Clients that close a tab "
                 "are not in here.",
                 "WebSocketReconnectStorm",
+                RECONNECTS,
             ),
             "short",
             Query(
@@ -84,26 +95,76 @@ def panels() -> list[Panel]:
             Heading(
                 "Exporter up",
                 "Whether Prometheus can scrape the exporter, or the share of its replicas that it can. When it is "
-                "down, every other panel is blind, and the connections that it relayed are cut.",
+                "down, every other panel is blind, and the connections that it relayed are cut. Replicas gone for an "
+                "hour do not count.",
                 "WebSocketExporterDown",
             ),
             "percentunit",
-            Query(promql.gauge("avg", promql.UP, ("job",)), "{{job}}"),
+            Query(_share_up(), "{{job}}"),
             decimals=0,
             steps={0: "orange", 1: "green"},
             mappings=[value_map({"0": ("down", "red"), "1": ("up", "green")})],
+            nothing="none within the hour",
         ),
-        states(
+        tile(
             Heading(
-                "Alerts",
-                "The alerts of this product over time: orange is pending, red is firing, green is none (also where "
-                "their rules are not loaded). A click on a bar leads to its runbook, which says what to do; compare "
-                "the panels below at that moment.",
+                "Clients stuck with 1009",
+                "Clients whose messages were refused for their size 3 or more times in the last 15 minutes: they come "
+                "back and send the same again. A click leads to sizes and limits.",
+                details=TOO_BIG,
             ),
-            Query(_alert_states(), "{{alertname}} {{job}} {{target}} {{source}}"),
-            value_map({"0": ("none", "green"), "1": ("pending", "orange"), "2": ("firing", "red")}),
-        ).override_by_regexp("/^WebSocket/", [DynamicConfigValue("links", [RUNBOOK])]),
+            "short",
+            Query(promql.gauge("sum", catalogue.TOO_BIG_STUCK, ("source",)), "{{source}}"),
+            width=8,
+            steps=ALARMING,
+        ),
+        tile(
+            Heading(
+                "Lost in mass closes (1 h)",
+                "Connections that ended many at once, without a Close frame from the client, whatever the code. A "
+                "deploy explains them; a click leads to how their clients came back.",
+                details=RECONNECTS,
+            ),
+            "short",
+            Query(promql.increase(catalogue.MASS_CLOSE_CONNECTIONS, ("source",), "1h"), "{{source}}"),
+            width=8,
+            decimals=0,
+        ),
+        tile(
+            Heading(
+                "Handshakes not accepted (1 h)",
+                "Opening handshakes that the service rejected, that nobody answered, or that the exporter refused at "
+                "its limit. A few are bots and old clients; the statuses are below.",
+            ),
+            "short",
+            Query(promql.increase(catalogue.HANDSHAKES, ("source",), "1h", outcome=NOT_ACCEPTED), "{{source}}"),
+            width=8,
+            decimals=0,
+        ),
+        _alerts(),
     ]
+
+
+def _alerts() -> Panel:
+    panel = states(
+        Heading(
+            "Alerts",
+            "The alerts of this product over time: orange is pending, red is firing, green is none (also where "
+            "their rules are not loaded). A click on a bar leads to its runbook, which says what to do; compare "
+            "the panels below at that moment.",
+        ),
+        Query(_alert_states(), "{{alertname}} {{job}} {{target}} {{source}}"),
+        value_map({"0": ("none", "green"), "1": ("pending", "orange"), "2": ("firing", "red")}),
+    )
+    panel.override_by_regexp("/^WebSocket/", [DynamicConfigValue("links", [RUNBOOK])])
+    for uid, alerts in DETAILS_OF.items():
+        links = [RUNBOOK, DataLink(f"Details: {DETAILS[uid]}", details_url(uid))]
+        panel.override_by_regexp(f"/{alerts}/", [DynamicConfigValue("links", links)])
+    return panel
+
+
+def _share_up() -> str:
+    return f"avg by (job) {promql.exporters(promql.selector(promql.UP, 'gauge'), within='1h')}"
 
 
 def _alert_states() -> str:

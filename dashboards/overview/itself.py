@@ -1,7 +1,8 @@
 """Whether the exporter is well, and what it could not understand."""
 
 from dashboards import promql
-from dashboards.panels import Heading, Panel, Query, tile, time_series, value_map
+from dashboards.panels import tile, time_series
+from dashboards.pieces import Heading, Panel, Query, value_map
 from dashboards.promql import PROCESS
 from dashboards.style import REPLICA
 from exporter.metrics import catalogue
@@ -16,7 +17,7 @@ def panels() -> list[Panel]:
                 "while they stay level is a leak, or peers that do not read: see Buffered bytes.",
             ),
             "bytes",
-            Query(promql.gauge("sum", promql.PROCESS_MEMORY, PROCESS), REPLICA),
+            Query(promql.exporters(promql.gauge("sum", promql.PROCESS_MEMORY, PROCESS)), REPLICA),
             width=6,
         ),
         time_series(
@@ -26,7 +27,7 @@ def panels() -> list[Panel]:
                 "over more replicas.",
             ),
             "percentunit",
-            Query(promql.rate(promql.PROCESS_CPU, PROCESS), REPLICA),
+            Query(promql.exporters(promql.rate(promql.PROCESS_CPU, PROCESS)), REPLICA),
             width=6,
         ),
         time_series(
@@ -85,6 +86,16 @@ def panels() -> list[Panel]:
             Query(promql.rate(catalogue.LABEL_OVERFLOW, (*PROCESS, "label")), f"folded {{{{label}}}} {REPLICA}"),
             width=6,
         ),
+        time_series(
+            Heading(
+                "Log lines dropped",
+                "Log lines lost, per second, because whoever reads the log does not keep up. What is counted is right "
+                "all the same; the lines that tell which client it was are missing.",
+            ),
+            "cps",
+            Query(promql.rate(catalogue.LOG_LINES_DROPPED, PROCESS), REPLICA),
+            width=6,
+        ),
         tile(
             Heading(
                 "Configuration",
@@ -93,8 +104,7 @@ def panels() -> list[Panel]:
             ),
             "none",
             Query(promql.gauge("min", catalogue.RELOAD_SUCCESSFUL, ("job",)), "{{job}}"),
-            width=3,
-            height=8,
+            width=12,
             steps={0: "red", 1: "green"},
             mappings=[value_map({"0": ("rejected", "red"), "1": ("loaded", "green")})],
         ),
@@ -105,7 +115,6 @@ def panels() -> list[Panel]:
             ),
             "short",
             Query(promql.gauge("sum", catalogue.BUILD_INFO, ("job", "version")), "{{job}} {{version}}"),
-            width=3,
-            height=8,
+            width=12,
         ),
     ]

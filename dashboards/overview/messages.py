@@ -1,8 +1,9 @@
 """How big messages are, in each direction; compressed ones apart."""
 
 from dashboards import promql
-from dashboards.overview.quantiles import quantiles
-from dashboards.panels import Heading, Panel, size_heatmap, time_series
+from dashboards.panels import bucket_heatmap, time_series
+from dashboards.pieces import Heading, Panel
+from dashboards.quantiles import quantiles
 from exporter.metrics import catalogue
 
 
@@ -23,12 +24,13 @@ def panels() -> list[Panel]:
             else "These sizes are what the receiver's limit applies to."
         )
         heatmaps.append(
-            size_heatmap(
+            bucket_heatmap(
                 Heading(
                     title,
                     "Messages per size bucket, all chosen targets together. A band that creeps upwards will meet the "
                     f"limit one day. {caveat}",
                 ),
+                "bytes",
                 promql.buckets(catalogue.MESSAGE_SIZE, direction=direction, compressed=compressed),
                 width=6,
             )

@@ -3,9 +3,10 @@
 from typing import Final
 
 from dashboards import promql
-from dashboards.overview.quantiles import quantiles
-from dashboards.panels import Heading, Panel, Query, tile, time_series
+from dashboards.panels import tile, time_series
+from dashboards.pieces import Heading, Panel, Query
 from dashboards.promql import ORIGIN
+from dashboards.quantiles import quantiles
 from dashboards.style import ALARMING, WHO
 from exporter.metrics import catalogue
 

@@ -3,7 +3,8 @@
 from typing import Final
 
 from dashboards import promql
-from dashboards.panels import Heading, Panel, Query, tile, time_series
+from dashboards.panels import tile, time_series
+from dashboards.pieces import Heading, Panel, Query
 from dashboards.promql import PROCESS
 from dashboards.style import ALARMING, REPLICA
 from exporter.metrics import catalogue

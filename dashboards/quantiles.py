@@ -1,7 +1,7 @@
 """Quantiles of a histogram, one series for each rank, job, target and source."""
 
 from dashboards import promql
-from dashboards.panels import Query
+from dashboards.pieces import Query
 from dashboards.promql import ORIGIN
 from dashboards.style import WHO
 from exporter.metrics.catalogue import Metric
