@@ -181,8 +181,10 @@ class Passing:
     """The messages of one direction that its receiver may have refused, at the moment when the WebSocket ended.
 
     Payload bytes on the wire, fragments summed. `unfinished` is the declared size of the message under way, 0 if there
-    was none; `last_second` and `recent` are the largest that were completed within the last second and the last 5
-    seconds. `compressed` is whether any of them may be: then the wire's size is not the one that limits apply to.
+    was none; `last_second` is the largest that was completed in the last second (at least in the last half of it),
+    `recent` the largest known of the last 5 seconds. Where one direction of TCP ended before the Close frame came in
+    the other, the moment is that of TCP's end. `compressed` is whether any of them may be: then the wire's size is not
+    the one that limits apply to.
     """
 
     unfinished: int = 0

@@ -129,7 +129,7 @@ FAULTS = {
     "of a request": (http1, "parse_request"),
     "of an answer": (upgrade, "accept_value"),
     "of frames": (FrameMeter, "_frame"),
-    "at the end": (WebSocket, "closed"),
+    "at the end": (WebSocket, "finish"),
 }
 
 

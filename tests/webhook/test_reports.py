@@ -3,11 +3,13 @@
 import json
 import time
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from exporter.events import DIRECTIONS, EVIDENCES
 from tests.support.loops import conversation
 from tests.support.reporting import (
     ACTIVE,
@@ -232,7 +234,7 @@ async def test_series_before_the_first_event(tmp_path: Path) -> None:
                 origin = {"source": "webhook", "target": "default"}
                 assert origin | {"code": code, "class": name, "initiator": who} in born
         assert page.value(f"{DURATION}_count") == 0
-        assert len(page.samples[f"{REFUSED_SIZE}_count"]) == 2
+        assert len(page.samples[f"{REFUSED_SIZE}_count"]) == len(list(product(DIRECTIONS, EVIDENCES)))
         assert time.time() - 60 < page.value("websocket_target_created_timestamp_seconds") <= time.time()
         assert page.value("websocket_exporter_webhook_ids") == 0
         assert page.value("websocket_exporter_webhook_ids_limit") > 1000
