@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import crowd, dashboards, machine, meter, peers, probes, relays, scrapes, webhooks
+from benchmarks import crowd, dashboards, insights, machine, meter, peers, probes, relays, scrapes, webhooks
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, TAP, WEBSOCKETS, Bench, Effort
 from benchmarks.goals import bounds
 from benchmarks.load import LoadError
@@ -30,6 +30,7 @@ def frames(bench: Bench) -> list[Table]:
 
 SCENARIOS: Final[dict[str, Callable[[Bench], list[Table]]]] = {
     "meter": frames,
+    "insights": insights.insights,
     "messages": relays.messages,
     "connections": relays.connections,
     "latency": relays.latency,

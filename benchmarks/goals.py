@@ -1,6 +1,6 @@
 """What must be reached."""
 
-from benchmarks import crowd, dashboards, meter, probes, relays, scrapes, webhooks
+from benchmarks import crowd, dashboards, insights, meter, probes, relays, scrapes, webhooks
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, Effort
 from benchmarks.report import Bound
 from exporter.sources.relay import READ_SIZE
@@ -44,6 +44,9 @@ def bounds(effort: Effort) -> tuple[Bound, ...]:
             column=scrapes.GZIP,
         ),
         Bound(f"frame meter, {meter.BURST_64}", meter.TITLE, meter.BURST_64, 200, "ns"),
+        Bound(f"insights, {insights.OPEN}", insights.TITLE, insights.OPEN, 3.5, "µs"),
+        Bound(f"insights, {insights.CLOSE}", insights.TITLE, insights.CLOSE, 3.5, "µs"),
+        Bound("  memory of a client that left", insights.MEMORY, insights.LEFT, 300, "bytes"),
         Bound("from start to listening (about 0.4 s)", relays.START, relays.UNTIL_LISTENING, 450, "ms"),
         Bound("RSS at rest", relays.START, relays.RESTING, 45, "MiB"),
         _event(webhooks.SINGLE, 0.2, webhooks.PUSHGATEWAY),

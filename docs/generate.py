@@ -38,11 +38,30 @@ MEANINGS: Final[Mapping[tuple[str, str], str]] = {
         "limits apply to"
     ),
     ("", "peer"): "who answered the Ping",
-    ("", "origin"): "how the limit came to be known: `configured` in the target's `limits`",
+    ("", "origin"): (
+        "how the limit came to be known: `configured` in the target's `limits`; the real one lies between the largest "
+        "message that was `accepted` and the smallest that was `rejected`, as far as there were any lately"
+    ),
     (catalogue.TRANSPORT_ENDS.name, "kind"): "how TCP ended",
     (catalogue.FRAME_ANOMALIES.name, "kind"): "which rule of RFC 6455 the frame broke",
     (catalogue.UNPARSED_STREAMS.name, "reason"): "why the connection is not understood",
-    (catalogue.OVERSIZE.name, "evidence"): "what shows that the message was refused for its size",
+    ("", "evidence"): (
+        "what shows that the message was refused for its size: the close was a 1009 (`close_1009`), or the receiver "
+        "ended the connection over the largest message yet (`suspected`); never add the two together"
+    ),
+    ("", "after"): (
+        "what kind of close the client comes back after: `going_away`, `abnormal` and `too_big` are the classes of "
+        "this name, `other` is all the rest"
+    ),
+    ("", "verdict"): (
+        "how the mass close went on this replica, the first that applies: `moved` (the clients came back elsewhere, or "
+        "this exporter was being shut down), `too_few` (under 50 returns: no judgement), `unrecovered` (under 80 % "
+        "were back at the end), `amplified` (over twice as many handshakes answered as clients returned, or over 20 % "
+        "of them rejected), `herd` (over half of the returns in one second), `healthy`"
+    ),
+    ("", "build"): "the pattern in the target's `client_builds` that the client's User-Agent fits",
+    (catalogue.MASS_CLOSE_RETURNS.name, "within"): "time from the mass close's first close until the service accepted",
+    (catalogue.BUILD_RECONNECTS.name, "within"): "time from the client's close to its next opening handshake",
     (catalogue.PROBE_FAILURES.name, "reason"): "why the probe failed; see probe.md",
     (catalogue.WEBHOOK_EVENTS.name, "result"): "what became of the event",
     (catalogue.WEBHOOK_EVENTS.name, "reason"): "why it was rejected; `none` where it was not; see webhook.md",
@@ -165,14 +184,20 @@ def _family(metric: Metric) -> str:
     if metric.bounds:
         lines.append(f"- buckets: {', '.join(_bucket(metric, value) for value in metric.bounds)}")
     if metric.labels[:2] == catalogue.ORIGIN_LABELS:
-        listed = f", and {len(events.INITIATORS)} for each listed code" if "code" in metric.labels else ""
-        lines.append(f"- series for each source and target: at most {bounds.most_series(metric)}{listed}")
+        lines.append(f"- series for each source and target: {_most(metric)}")
     return "\n".join(lines) + "\n"
+
+
+def _most(metric: Metric) -> str:
+    if "build" in metric.labels:
+        return f"{len(events.BUILD_WITHINS)} for each listed client build"
+    listed = f", and {len(events.INITIATORS)} for each listed code" if "code" in metric.labels else ""
+    return f"at most {bounds.most_series(metric)}{listed}"
 
 
 def _bucket(metric: Metric, value: float) -> str:
     if not metric.name.endswith("_bytes"):
-        return f"{value:g} s"
+        return f"{value:g} s" if metric.name.endswith("_seconds") else f"{value:g}"
     unit, size = next(((u, s) for u, s in (("MiB", MIB), ("KiB", KIB)) if value >= s), ("B", 1))
     return f"{value / size:g} {unit}"
 

@@ -16,14 +16,16 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from exporter import log
 from exporter.closecodes import Vocabulary
 from exporter.config import Address, Config, ConfigError, Target, diff_for_reload, warnings
-from exporter.events import Event, Origin, Sink
+from exporter.events import Direction, Event, Origin, Sink
+from exporter.insight.insight import TICKS_PER_SECOND, Insight, Rules, Sizes
 from exporter.listening import StartError
 from exporter.metrics.bounds import most_series_of
 from exporter.metrics.recorder import Recorder
 from exporter.sources.tap import REFUSED_AT_ONCE, Capacity, Tap
+from exporter.status import Status, StatusBook
 from exporter.targets import Targets
 from exporter.web.app import Hooks, build
-from exporter.web.doors import OPEN, Doors, load_doors, risks
+from exporter.web.doors import OPEN, Doors, authenticates, confides, load_doors, risks
 from exporter.web.errors import ERROR_TOKENS, ErrorAnswers
 from exporter.web.listener import Listener, listen
 from exporter.web.protocol import CONNECTIONS, LINGERING
@@ -77,16 +79,16 @@ def raise_descriptor_limit() -> None:
 
 
 class _Sinks:
-    """Gives every event to all who want it, and knows when the last one came (seconds on `clock`)."""
+    """Gives every event to all who want it (`sinks`), and knows when the last one came (seconds on `clock`)."""
 
-    def __init__(self, sinks: Sequence[Sink], clock: Callable[[], float]) -> None:
-        self._sinks = sinks
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.sinks: Sequence[Sink] = ()
         self._clock = clock
         self.last_event = float("-inf")
 
     def emit(self, event: Event) -> None:
         self.last_event = self._clock()
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink.emit(event)
 
 
@@ -97,7 +99,13 @@ class App:
     `webhook` is None where none is configured.
     """
 
-    def __init__(self, config: Config, load: Callable[[], Config] | None = None, doors: Doors = OPEN) -> None:
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config] | None = None,
+        doors: Doors = OPEN,
+        insight_rules: Rules | None = None,
+    ) -> None:
         self._config = config
         self._load = load
         self._doors = doors
@@ -107,8 +115,14 @@ class App:
         self._scraped = asyncio.Event()
         self._scrapers = Scrapers()
         self.recorder = Recorder(time.time, ERROR_TOKENS)
-        self._sinks = _Sinks((self.recorder, log.CloseLog()), time.monotonic)
-        self._targets = Targets("tap", self._tapped(config), self.recorder, Hasher(secrets.token_bytes(SECRET_BYTES)))
+        self._sinks = _Sinks(time.monotonic)
+        self._insight = Insight(self._sinks, time.monotonic, insight_rules)
+        self.book = StatusBook(time.time)
+        self._sinks.sinks = (self.recorder, log.EventLog(), self.book, self._insight)
+        self.recorder.standings = self._insight.standings
+        self._hasher = Hasher(secrets.token_bytes(SECRET_BYTES))
+        self._targets = Targets("tap", self._tapped(config), self.recorder, self._hasher)
+        self._derive(config)
         listeners = 1 if config.webhook_listen_address is None else 2
         capacity = Capacity(
             config.limits_connections or affordable_connections(listeners, len(config.probe)), affordable_refusals()
@@ -176,6 +190,7 @@ class App:
             serving = tasks.create_task(listener.run())
             others = [tasks.create_task(tap.run()) for tap in self._taps]
             others.append(tasks.create_task(self._measure_lag()))
+            others.append(tasks.create_task(self._tick()))
             if self._probes is not None:
                 others.append(tasks.create_task(self._probes.run()))
             reporting = tasks.create_task(self.webhook.run()) if self.webhook is not None else None
@@ -192,6 +207,7 @@ class App:
     def stop(self) -> None:
         """Have `run` drain and return."""
         self._draining = True
+        self._insight.drain()
         self._stopping.set()
 
     async def reload(self) -> bool:
@@ -214,6 +230,7 @@ class App:
                 return False
             self._config = plan.config
             self._targets.update(self._tapped(plan.config))
+            self._derive(plan.config)
             if self._probes is not None:
                 self._probes.update(self._watch_probed())
             log.set_level(plan.config.log_level)
@@ -239,7 +256,21 @@ class App:
             return None
         from exporter.webhook import WebhookService
 
-        return WebhookService(address, self._config, self._doors.secrets, self._gate, self.recorder, self._sinks)
+        return WebhookService(
+            address, self._config, self._doors.secrets, self._gate, self.recorder, self._sinks, self._hasher
+        )
+
+    def _derive(self, config: Config) -> None:
+        """Have the insights watch whatever clients can be recognised of."""
+        for name, watch in self._targets.watches.items():
+            sizes: dict[Direction, Sizes] = {
+                "client_to_server": watch.client_to_server,
+                "server_to_client": watch.server_to_client,
+            }
+            self._insight.watch(watch.origin, config.targets[name].build, sizes)
+        if config.webhook_listen_address is not None:
+            for name, target in config.targets.items():
+                self._insight.watch(Origin("webhook", name), target.build)
 
     def _tapped(self, config: Config) -> Mapping[str, Target]:
         return config.targets if config.tap else {}
@@ -271,13 +302,23 @@ class App:
             clock=time.monotonic,
             ready=lambda: not self._draining,
             reload=self.reload if self._config.web_enable_lifecycle else None,
+            status=self._status if confides(self._doors, self._config.web_listen_address) else None,
+            status_local_only=not authenticates(self._doors.web),
         )
         app = build(hooks, answers, self._config.web_telemetry_path)
         return await listen(app, self._config.web_listen_address, answers, gate=self._gate)
 
+    def _status(self) -> Status:
+        return self.book.snapshot(self.recorder)
+
     def _note_scrape(self, client: str, snapshot_taken_at: float) -> None:
         self._scrapers.answered(client, snapshot_taken_at)
         self._scraped.set()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1 / TICKS_PER_SECOND)
+            self._insight.tick()
 
     async def _measure_lag(self) -> None:
         while True:
@@ -298,6 +339,7 @@ class App:
                         tasks.create_task(self.webhook.drain(grace))
                     if self._probes is not None:
                         tasks.create_task(self._probes.stop())
+                self._insight.finish()
                 while self._scrapers.waiting_for(self._sinks.last_event):
                     self._scraped.clear()
                     await self._scraped.wait()

@@ -445,7 +445,7 @@ class MassCloseEnded:
 
 @dataclass(frozen=True, slots=True)
 class MessageRefused:
-    """A message of `size` bytes (payload on the wire, declared) was refused by its receiver.
+    """A message of `size` bytes (payload on the wire, declared) was refused by its receiver; 0 if that is not known.
 
     `repeated` is whether the same client was refused within the last 5 minutes too. `compressed` is whether the size
     may be of a compressed message, which says nothing about the limit.

@@ -18,7 +18,16 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from exporter.closecodes import REGISTRY
-from exporter.events import Closed, Event, StreamUnparsed, Traffic
+from exporter.events import (
+    BuildReturns,
+    Closed,
+    Event,
+    MassClose,
+    MassCloseEnded,
+    MessageRefused,
+    StreamUnparsed,
+    Traffic,
+)
 
 # structlog imports rich where it is installed, for tracebacks that are not used here: 5 MiB and 30 ms in each sidecar.
 if "rich" not in sys.modules:
@@ -197,16 +206,23 @@ def shutdown(timeout: float = FLUSH_TIMEOUT) -> None:
 atexit.register(shutdown)
 
 
-class CloseLog:
-    """The Sink that writes one canonical line for each WebSocket that ended, and a warning for each fault of ours."""
+class EventLog:
+    """The Sink that writes one canonical line for each WebSocket that ended, each mass close and each refused message.
+
+    And a warning for each fault of ours.
+    """
 
     def __init__(self) -> None:
         self._log = structlog.get_logger()
 
     def emit(self, event: Event) -> None:
-        """Log a `Closed`, or a `StreamUnparsed` that was our own fault; other events are only counted."""
+        """Log what is worth a line; other events are only counted."""
         if isinstance(event, Closed):
             self._log.info("websocket closed", **_close_fields(event))
+        elif isinstance(event, MessageRefused):
+            self._log.info("message refused", **_refused_fields(event))
+        elif isinstance(event, MassCloseEnded):
+            self._log.warning("mass close", **_mass_close_fields(event.mass_close))
         elif isinstance(event, StreamUnparsed) and event.reason == "internal_error":
             self._log.warning(
                 "internal fault: a connection is relayed unread from here on",
@@ -239,6 +255,51 @@ def _close_fields(event: Closed) -> dict[str, Any]:
     if event.wire_code is not None and str(event.wire_code) != event.code:
         fields["wire_code"] = event.wire_code
     return fields
+
+
+def _refused_fields(event: MessageRefused) -> dict[str, Any]:
+    return {
+        "source": event.origin.source,
+        "target": event.origin.target,
+        "direction": event.direction,
+        "evidence": event.evidence,
+        "size": event.size or None,
+        "compressed": event.compressed,
+        "repeated": event.repeated,
+    }
+
+
+def _mass_close_fields(over: MassClose) -> dict[str, Any]:
+    return {
+        "source": over.origin.source,
+        "target": over.origin.target,
+        "verdict": over.verdict,
+        "lost": over.lost,
+        "lost_by": {f"{code} {initiator}": number for (code, initiator), number in over.lost_by.items()},
+        "duration": round(over.lasted, 3),
+        "gap": None if over.gap is None else round(over.gap, 3),
+        "tried": over.tried,
+        "returned": over.returns,
+        "returned_within": dict(over.returned),
+        "back": over.back,
+        "busiest_second": over.busiest_second,
+        "answered": over.answered,
+        "rejected": over.rejected,
+        "answered_per_returned": round(over.answered / over.returns, 2) if over.returns else None,
+        "draining": over.draining,
+        "builds": [_build_fields(build) for build in over.builds],
+    }
+
+
+def _build_fields(build: BuildReturns) -> dict[str, Any]:
+    return {
+        "build": build.build,
+        "lost": build.lost,
+        "returned": build.returned,
+        "share_within_1s": round(build.at_once / build.delays, 3) if build.delays else None,
+        "median_delay": None if build.median_delay is None else round(build.median_delay, 3),
+        "rhythm": build.rhythm,
+    }
 
 
 def _traffic_fields(direction: str, traffic: Traffic) -> dict[str, int]:

@@ -19,6 +19,7 @@ from exporter.storage import Storage, StorageError, StorageHeld
 from exporter.web.errors import ErrorAnswers
 from exporter.web.listener import Listener, listen
 from exporter.web.webhook import LIMITS, RateLimit, Reception, build
+from exporter.wire.client_key import Hasher
 
 if TYPE_CHECKING:
     from exporter.web.gate import Gate
@@ -39,6 +40,7 @@ class WebhookService:
     """The webhook of one exporter. `open` it, `run` it, `drain` it, `stop` it; `address` is where it listens.
 
     Where there are `secrets`, one of them must have signed each report; `gate` guards the listener as it does others.
+    `hasher` makes the keys by which reported clients are recognised.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class WebhookService:
         gate: "Gate | None",
         recorder: Recorder,
         sink: Sink,
+        hasher: Hasher,
     ) -> None:
         self.address = address
         self._config = config
@@ -56,6 +59,7 @@ class WebhookService:
         self._gate = gate
         self._recorder = recorder
         self._sink = sink
+        self._hasher = hasher
         self._accepting = True
         self._last_event = time.monotonic()
         self._book: MemoryBook | StorageBook = MemoryBook(config.storage_window, time.time)
@@ -85,7 +89,7 @@ class WebhookService:
             except StorageError as error:
                 raise StartError(str(error)) from error
         rules = _rules(config)
-        self._webhook = Webhook(rules, self._book, self)
+        self._webhook = Webhook(rules, self._book, self, hasher=self._hasher)
         self._restore(rules, totals, created, config)
         self._recorder.webhook_born(limit)
         self._recorder.known_ids = lambda: (self._book.ids, self._book.since)

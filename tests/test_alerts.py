@@ -14,7 +14,7 @@ import yaml
 from structlog.testing import capture_logs
 
 from exporter import closecodes, events
-from exporter.log import CloseLog
+from exporter.log import EventLog
 from exporter.metrics import catalogue
 from exporter.web.errors import ERROR_TOKENS
 from tests.alerts_support import ALERTS, RULES, promtool
@@ -282,7 +282,7 @@ def test_runbook_queries_are_promql(tmp_path: Path) -> None:
 def test_runbooks_read_fields_that_the_log_has() -> None:
     """The jq filters select the event and the fields of a close's log line."""
     with capture_logs() as lines:
-        CloseLog().emit(events.Closed(events.Origin("tap", "chat"), "1009", "too_big", "server", 1.0))
+        EventLog().emit(events.Closed(events.Origin("tap", "chat"), "1009", "too_big", "server", 1.0))
     (line,) = lines
     filters = [text for page in PAGES for text in re.findall(r"fromjson\? \| (.*?)'", page.read_text())]
     assert filters

@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -36,9 +36,12 @@ from exporter.config import (
 )
 from exporter.config.document import MAX_BYTES
 from exporter.config.values import (
+    KeyRule,
     parse_boolean,
+    parse_client_key,
     parse_connections,
     parse_duration,
+    parse_network,
     parse_size,
     parse_source_address,
     parse_timeout,
@@ -170,7 +173,10 @@ targets:
     limits: {client_to_server: 1MiB, server_to_client: 16777216}
     codes: [4001, 4404]
     going_away_codes: [3001, 1011]
-  no: {limits: {client_to_server: "512"}}
+    client_key: forwarded
+    trusted_proxies: [10.0.0.0/8, 192.0.2.1, "FD00:0::/8"]
+    client_builds: ["acme-app/*", "okhttp/*", "acme-app/*"]
+  no: {limits: {client_to_server: "512"}, client_key: "query:token"}
   404:
 tap:
   - {listen: "0.0.0.0:8080", upstream: "127.0.0.1:8081", target: chat}
@@ -196,8 +202,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             Limits(1 << 20, 16 << 20),
             frozenset({4001, 4404}),
             frozenset({3001, 1011}),
+            KeyRule("forwarded"),
+            (ip_network("10.0.0.0/8"), ip_network("192.0.2.1/32"), ip_network("fd00::/8")),
+            ("acme-app/*", "okhttp/*"),
         ),
-        "no": Target("no", limits=Limits(client_to_server=512)),
+        "no": Target("no", limits=Limits(client_to_server=512), client_key=KeyRule("query", "token")),
         "404": Target("404"),
     }
     assert found.tap == (
@@ -243,6 +252,49 @@ def test_vocabulary_of_a_target() -> None:
     """A target's listed codes and its own words for going away make its close-code labels."""
     target = Target("chat", codes=frozenset({4001}), going_away_codes=frozenset({3001}))
     assert target.vocabulary() == Vocabulary(listed=frozenset({4001}), going_away=frozenset({3001}))
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("remote_addr", KeyRule()),
+        ("forwarded", KeyRule("forwarded")),
+        ("header:X-Device-Id", KeyRule("header", "X-Device-Id")),
+        ("cookie:__Host-sid", KeyRule("cookie", "__Host-sid")),
+        ("query:t", KeyRule("query", "t")),
+        ("query:" + "t" * 128, KeyRule("query", "t" * 128)),
+    ],
+)
+def test_client_keys(text: str, rule: KeyRule) -> None:
+    """What clients are recognised by, and its name where it has one."""
+    assert parse_client_key(text) == rule
+
+
+@pytest.mark.parametrize("text", ["", "query:" + "t" * 129, "header:a:b", "header:a b", "HEADER:a", "header:\u00e9"])
+def test_what_is_no_client_key(text: str) -> None:
+    """Names are tokens (RFC 9110 section 5.6.2), of bounded length."""
+    with pytest.raises(ValueError, match=r" is not remote_addr, forwarded, header:NAME, cookie:NAME or query:NAME$"):
+        parse_client_key(text)
+
+
+@given(st.ip_addresses(), st.integers(0, 32))
+def test_networks(address: IPv4Address | IPv6Address, prefix: int) -> None:
+    """An address is a network of its own; one within a network is a fault that names the network."""
+    assert parse_network(str(address)) == ip_network(address)
+    network = ip_network(f"{address}/{prefix}", strict=False)
+    assert parse_network(str(network)) == network
+    if network.network_address != address:
+        with pytest.raises(ValueError, match=re.escape(f"is an address within a network; that is {network}")):
+            parse_network(f"{address}/{prefix}")
+
+
+def test_build_of_a_user_agent() -> None:
+    """The first pattern that fits the whole User-Agent, in the case given; None where none does."""
+    target = Target("chat", client_builds=("acme-app/3*", "acme-app/*", "*okhttp*"))
+    agents = ("acme-app/3.1", "acme-app/4", "x okhttp/5", "Acme-App/3", " acme-app/3", "")
+    found = [target.build(agent) for agent in agents]
+    assert found == ["acme-app/3*", "acme-app/*", "*okhttp*", None, None, None]
+    assert Target("chat").build("acme-app/3") is None
 
 
 # -- flags and environment
@@ -659,7 +711,14 @@ def test_nothing_changed() -> None:
 
 def test_targets_and_log_level_are_reloadable() -> None:
     """Targets, new and old, and the log level change at once, without a word."""
-    targets = {"default": Target("default", codes=frozenset({4001})), "new": Target("new", limits=Limits(1))}
+    changed = Target(
+        "default",
+        codes=frozenset({4001}),
+        client_key=KeyRule("forwarded"),
+        trusted_proxies=(ip_network("10.0.0.0/8"),),
+        client_builds=("acme-app/*",),
+    )
+    targets = {"default": changed, "new": Target("new", limits=Limits(1))}
     plan = diff_for_reload(PLAIN, replaced(targets=targets, log_level="debug"))
     assert dict(plan.config.targets) == targets
     assert plan.config.log_level == "debug"

@@ -213,7 +213,7 @@ def test_a_terminal_shows_a_table(log_apart: bool, ended_by: str, tmp_path: Path
     ):
         its_end.close()
         os.set_blocking(master, False)
-        eventually(lambda: re.search(r"herd +[1-9]\d* of 16", text()), 30, "a herd in the table")
+        eventually(lambda: re.search(r"herd +[1-9]\d* of 36", text()), 30, "a herd in the table")
         asked = time.monotonic()
         if ended_by == "Ctrl-C":
             terminal.write(b"\x03")

@@ -18,7 +18,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
         "exporter",  # the bare package: its version, nothing else
         "exporter.closecodes exporter.events",
         "exporter.wire exporter.insight exporter.metrics.catalogue exporter.config exporter.assets",
-        "exporter.metrics exporter.storage exporter.reports exporter.log exporter.listening",
+        "exporter.metrics exporter.storage exporter.reports exporter.log exporter.listening exporter.status",
         "exporter.targets",
         "exporter.sources",
         "exporter.web",

@@ -30,7 +30,7 @@ from exporter.events import (
     Traffic,
     TransportEnd,
 )
-from exporter.log import CloseLog, LineWriter
+from exporter.log import EventLog, LineWriter
 
 ORIGIN: Final = Origin("tap", "chat")
 CLOSED: Final = Closed(
@@ -448,7 +448,7 @@ def test_rich_is_not_loaded_for_logging() -> None:
 
 
 def emitted(pipe: Log, *events: Event) -> list[dict[str, Any]]:
-    sink = CloseLog()
+    sink = EventLog()
     for event in events:
         sink.emit(event)
     found = pipe.events()
@@ -542,7 +542,7 @@ def test_hostile_clients_cannot_forge_the_line(logged: Log, format: str) -> None
     text = "".join(HOSTILE.values())
     peer = Peer("10.0.0.1:1", text, text, text, text)
     logged.configure(format=format)
-    CloseLog().emit(Closed(ORIGIN, "1000", "normal", "client", 1.0, reason=text, peer=peer))
+    EventLog().emit(Closed(ORIGIN, "1000", "normal", "client", 1.0, reason=text, peer=peer))
     (line,) = logged.lines()
     assert line.isprintable()
 
@@ -573,7 +573,7 @@ def test_closes_are_silent_above_info(logged: Log) -> None:
 def test_storm_of_closes_does_not_stall_the_loop(logged: Log) -> None:
     """Logging 5,000 closes takes this thread about 20 µs each; five times that would be a fault."""
     logged.configure()
-    sink = CloseLog()
+    sink = EventLog()
     began = time.thread_time()
     for _ in range(5000):
         sink.emit(CLOSED)

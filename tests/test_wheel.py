@@ -79,9 +79,10 @@ def test_the_assets_are_those_of_the_checkout(installed: Run, tmp_path: Path) ->
 
 
 def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
-    """One import folder with its types, the license, and neither tests nor development code."""
+    """One import folder with its types and its page, the license, and neither tests nor development code."""
     names = set(zipfile.ZipFile(wheel).namelist())
     metadata = f"websocket_exporter-{__version__}.dist-info"
     assert {name.partition("/")[0] for name in names} == {"exporter", metadata}
     assert {"exporter/py.typed", f"{metadata}/licenses/LICENSE", f"{metadata}/entry_points.txt"} <= names
+    assert {"exporter/web/status.html.jinja", "exporter/web/status.css"} <= names
     assert not [name for name in names if "/tests/" in name or "__pycache__" in name]

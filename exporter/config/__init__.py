@@ -19,7 +19,7 @@ from exporter.config.model import (
 )
 from exporter.config.reload import ReloadPlan, diff_for_reload
 from exporter.config.risks import warnings
-from exporter.config.values import Address, UnixPath, parse_listen, parse_upstream, quoted
+from exporter.config.values import Address, KeyRule, UnixPath, parse_listen, parse_upstream, quoted
 
 __all__ = [
     "DEFAULT_TARGET",
@@ -27,6 +27,7 @@ __all__ = [
     "Address",
     "Config",
     "ConfigError",
+    "KeyRule",
     "Limits",
     "Match",
     "ReloadPlan",

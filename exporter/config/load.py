@@ -156,13 +156,6 @@ def _read_target(reader: Reader, place: Place, name: str, value: object) -> Targ
 
     networks = reader.items(place.key("trusted_proxies"), body.get("trusted_proxies"))
     trusted = [reader.value(at, item, values.parse_network) for at, item in networks]
-    key = KeyRule()
-    if "client_key" in body:
-        key = reader.value(place.key("client_key"), body["client_key"], values.parse_client_key) or key
-        if key.kind == "forwarded" and not trusted:
-            reader.fault(place.key("client_key"), "forwarded needs trusted_proxies: anybody can send X-Forwarded-For")
-    if trusted and key.kind != "forwarded":
-        reader.fault(place.key("trusted_proxies"), "is only for client_key: forwarded")
     return Target(
         name=name,
         match=Match(**reader.entries(place.key("match"), body.get("match"), patterns)),
@@ -171,10 +164,23 @@ def _read_target(reader: Reader, place: Place, name: str, value: object) -> Targ
         ),
         codes=codes("codes", values.parse_application_code),
         going_away_codes=codes("going_away_codes", values.parse_going_away_code),
-        client_key=key,
+        client_key=_read_client_key(reader, place, body, trusted=bool(body.get("trusted_proxies"))),
         trusted_proxies=tuple(network for network in trusted if network is not None),
         client_builds=_read_builds(reader, place.key("client_builds"), body.get("client_builds")),
     )
+
+
+def _read_client_key(reader: Reader, place: Place, body: Mapping[str, object], *, trusted: bool) -> KeyRule:
+    """By what clients are recognised; `trusted` is whether proxies are named."""
+    at = place.key("client_key")
+    key = reader.value(at, body["client_key"], values.parse_client_key) if "client_key" in body else KeyRule()
+    if key is None:
+        return KeyRule()
+    if key.kind == "forwarded" and not trusted:
+        reader.fault(at, "forwarded needs trusted_proxies: anybody can send X-Forwarded-For")
+    elif key.kind != "forwarded" and trusted:
+        reader.fault(place.key("trusted_proxies"), "is only for client_key: forwarded")
+    return key
 
 
 def _read_builds(reader: Reader, place: Place, value: object) -> tuple[str, ...]:

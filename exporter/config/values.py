@@ -233,9 +233,12 @@ def parse_source_address(value: object) -> str:
 def parse_network(value: object) -> Network:
     """An IPv4 or IPv6 network such as `10.0.0.0/8`, or one address."""
     text = _text(value)
-    if not _parses(ipaddress.ip_network, text):
+    if not _parses(ipaddress.ip_interface, text):
         raise ValueError(f"{quoted(value)} is not an IP address or network like 10.0.0.0/8")
-    return ipaddress.ip_network(text)
+    network = ipaddress.ip_interface(text).network
+    if not _parses(ipaddress.ip_network, text):
+        raise ValueError(f"{quoted(value)} is an address within a network; that is {network}")
+    return network
 
 
 def parse_client_key(value: object) -> KeyRule:

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from exporter import log
 from exporter.app import App, run_loop, stop_on_signals
-from exporter.config import Address, Config, Limits, TapConfig, Target
+from exporter.config import Address, Config, KeyRule, Limits, TapConfig, Target
 from exporter.demo import report, screen
-from exporter.demo.clients import crowd
+from exporter.demo.clients import CLIENT, crowd
 from exporter.demo.scenario import Scenario
 from exporter.demo.score import Board, Score
 from exporter.demo.service import Service, reserved_port
@@ -78,7 +78,15 @@ async def play(web: Address, scenario: Scenario, stopping: asyncio.Event, termin
 
 def _config(web: Address, upstream: Address, scenario: Scenario) -> Config:
     return Config(
-        targets=MappingProxyType({TARGET: Target(TARGET, limits=Limits(client_to_server=scenario.message_limit))}),
+        targets=MappingProxyType(
+            {
+                TARGET: Target(
+                    TARGET,
+                    limits=Limits(client_to_server=scenario.message_limit),
+                    client_key=KeyRule("query", CLIENT),
+                )
+            }
+        ),
         tap=(TapConfig(Address("127.0.0.1", 0), upstream, TARGET),),
         web_listen_address=web,
         web_telemetry_path="/metrics",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, NamedTuple, NoReturn
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -18,6 +19,9 @@ from exporter.demo.scenario import Scenario
 from exporter.demo.score import Board, Habit
 from exporter.events import Side
 from exporter.insight.backoff import Backoff
+
+CLIENT: Final = "client"
+"""The query parameter by which the exporter recognises a client: all of them have the address of this machine."""
 
 _OPEN_TIMEOUT: Final = 5.0
 _CLOSE_TIMEOUT: Final = 1.0
@@ -42,6 +46,7 @@ class Client:
     """Connects, talks, and comes back `pause` seconds after its connection ended or could not be opened."""
 
     habit: Habit
+    number: int
     tap: Address
     board: Board
     arrival: float
@@ -63,7 +68,7 @@ class Client:
             self.board.returns(score, time.monotonic())
         try:
             async with connect(
-                f"ws://{self.tap}/{name}",
+                f"ws://{self.tap}/{name}?{CLIENT}={self.number}",
                 proxy=None,  # whatever the environment names: this is loopback
                 compression=None,
                 user_agent_header=f"demo-{name}/1.0",
@@ -97,9 +102,10 @@ class Client:
 
 def crowd(tap: Address, scenario: Scenario, board: Board, chance: random.Random) -> Iterator[Client]:
     """Every client of the scenario, to be connected to `tap`."""
+    numbers = count(1)
 
     def client(habit: Habit, talk: Talk, pause: Callable[[Ended], float]) -> Client:
-        return Client(habit, tap, board, chance.uniform(0.0, scenario.arrival), talk, pause)
+        return Client(habit, next(numbers), tap, board, chance.uniform(0.0, scenario.arrival), talk, pause)
 
     for _ in range(scenario.well_behaved):
         yield client("well-behaved", _visit(scenario, chance), _remedy(scenario, chance))

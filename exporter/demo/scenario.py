@@ -9,12 +9,13 @@ from exporter.insight.backoff import Policy
 class Scenario:
     """Counts of clients, times in seconds, sizes in bytes.
 
-    `deploy_every` leaves most connections the 30 s after which the remedy calls them stable; deploys closer together
-    would make well-behaved clients stay away longer and longer.
+    There are enough clients for the exporter to judge how they come back. `deploy_every` leaves most connections the
+    30 s after which the remedy calls them stable; deploys closer together would make well-behaved clients stay away
+    longer and longer.
     """
 
-    well_behaved: int = 20
-    herd: int = 16
+    well_behaved: int = 24
+    herd: int = 36
     too_big: int = 1
 
     arrival: float = 8.0

@@ -1,7 +1,7 @@
 """The Sink that counts, and the one writer of every metric. It never touches a socket."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client.core import Metric as Family
@@ -44,8 +44,9 @@ from exporter.events import (
 )
 from exporter.metrics import catalogue
 from exporter.metrics.bounds import OVERFLOWING, STATUSES
-from exporter.metrics.series import Histogram, Values
+from exporter.metrics.series import Histogram, LabelValues, Values
 from exporter.metrics.sizes import LimitRatioSeries, MessageSizeSeries
+from exporter.wire.sizes import MessageSizes
 from exporter.wire.websocket import Watch
 
 _TRANSPORT_KINDS: Final = ("fin", "reset")
@@ -83,7 +84,7 @@ class Recorder(Collector):
         self._message_sizes = MessageSizeSeries()
         self._families[catalogue.MESSAGE_SIZE.name] = self._message_sizes
         self._message_size_limit = self._values(catalogue.MESSAGE_SIZE_LIMIT)
-        self._families[catalogue.MESSAGE_LIMIT_RATIO.name] = LimitRatioSeries(self._message_sizes)
+        self._families[catalogue.MESSAGE_LIMIT_RATIO.name] = LimitRatioSeries(self._message_sizes.headrooms)
         self._oversize = self._histogram(catalogue.OVERSIZE)
         self._too_big_repeats = self._values(catalogue.TOO_BIG_REPEATS)
         self._too_big_stuck = self._values(catalogue.TOO_BIG_STUCK)
@@ -269,6 +270,21 @@ class Recorder(Collector):
         moment = [series.copy() for series in self._families.values()]
         return (series.family() for series in moment)
 
+    def values(self, metric: catalogue.Metric) -> Mapping[LabelValues, float]:
+        """The series of a counter or gauge as they are now, by label values in the catalogue's order."""
+        family = self._families[metric.name]
+        assert isinstance(family, Values)
+        return family.values
+
+    def message_sizes(self) -> Mapping[LabelValues, MessageSizes]:
+        """The buckets of message sizes as they are now, by source, target, direction and whether compressed."""
+        return self._message_sizes.series
+
+    def limit_shares(self) -> Mapping[LabelValues, Sequence[int]]:
+        """Messages by their share of the configured limit, per bucket, by source, target and direction."""
+        shares = ((labels, sizes.headroom.shares()) for labels, sizes in self._message_sizes.directions.items())
+        return {labels: share[0] for labels, share in shares if share is not None}
+
     def _stands(self, origin: Origin, standing: Standing) -> None:
         labels = (origin.source, origin.target)
         self._handshakes_last_minute.set(standing.last_minute, *labels)
@@ -424,7 +440,7 @@ class Recorder(Collector):
         labels = (event.origin.source, event.origin.target)
         if event.repeated:
             self._too_big_repeats.add(*labels, event.evidence)
-        if not event.compressed and event.origin.source != "webhook":
+        if event.size and not event.compressed and event.origin.source != "webhook":
             self._oversize.observe(min(event.size, LARGEST_REFUSED), *labels, event.direction, event.evidence)
 
     def _add(self, count: Count, number: float) -> None:

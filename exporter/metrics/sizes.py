@@ -1,12 +1,14 @@
 """Histograms of message sizes, whose buckets the frame meters fill: here they are only read."""
 
+from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client.core import Metric as Family
 
 from exporter.events import Origin
 from exporter.metrics import catalogue
-from exporter.metrics.series import Distribution, Histogram, LabelValues, histogram_family
+from exporter.metrics.series import LabelValues, histogram_family
 from exporter.wire.sizes import DirectionSizes, Headroom, MessageSizes
 
 
@@ -37,6 +39,10 @@ class MessageSizeSeries:
         if sizes is not None:
             sizes.limit(limit)
 
+    def headrooms(self) -> Mapping[LabelValues, Headroom]:
+        """The same sizes as shares of each direction's limit."""
+        return {labels: sizes.headroom for labels, sizes in self.directions.items()}
+
     def copy(self) -> "MessageSizeSeries":
         """This moment's values, on their own."""
         other = MessageSizeSeries()
@@ -56,17 +62,24 @@ class MessageSizeSeries:
 
 
 class LimitRatioSeries:
-    """The histogram of message sizes as shares of the limit, which exists where a limit is or was configured."""
+    """The histogram of message sizes as shares of the limit, which exists where a limit is or was configured.
 
-    def __init__(self, sizes: MessageSizeSeries) -> None:
+    `series` gives the directions' counts at the moment of the copy.
+    """
+
+    def __init__(self, series: Callable[[], Mapping[LabelValues, Headroom]]) -> None:
         self.metric: Final = catalogue.MESSAGE_LIMIT_RATIO
-        self._sizes = sizes
+        self._series = series
 
-    def copy(self) -> Histogram:
-        """This moment's values, on their own."""
-        moment = Histogram(self.metric)
-        for labels, direction in self._sizes.directions.items():
-            shares = direction.headroom.shares()
-            if shares is not None:
-                moment.series[labels] = Distribution(*shares)
-        return moment
+    def copy(self) -> "LimitRatioSeries":
+        """This moment's values, on their own; what is to be made of them is left to `family`, which may take longer."""
+        moment = {labels: headroom.copy() for labels, headroom in self._series().items()}
+        return LimitRatioSeries(lambda: moment)
+
+    def family(self) -> Family:
+        """The metric family for prometheus_client."""
+        shares = ((labels, headroom.shares()) for labels, headroom in self._series().items())
+        return histogram_family(
+            self.metric,
+            ((labels, list(accumulate(share[0])), share[1]) for labels, share in shares if share is not None),
+        )

@@ -92,6 +92,7 @@ class Tap:
         self._poller: Poller | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._serving = 0
+        self._accepted: set[socket.socket] = set()  # whose task has not begun yet
         self._relays: set[Relay] = set()
         self._upstream_down = False
         self._last_complaint = float("-inf")
@@ -111,9 +112,13 @@ class Tap:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._accept_again()
-                await asyncio.Future()
+                try:
+                    await asyncio.Future()
+                finally:
+                    self.stop_accepting()  # while the group waits for its tasks it takes no new ones
         finally:
-            self.stop_accepting()
+            for client in self._accepted:
+                client.close()
             for relay in list(self._relays):
                 relay.cut()
             self._poller.close()
@@ -182,10 +187,12 @@ class Tap:
                 return
             client.setblocking(False)
             self._serving += 1
+            self._accepted.add(client)
             self._idle.clear()
             self._tasks.create_task(self._serve(client, str(peer[0]).removeprefix("::ffff:")))
 
     async def _serve(self, client: socket.socket, address: str) -> None:
+        self._accepted.discard(client)
         observer = ConnectionObserver(
             self._choose, origin=self._origin, sink=self._sink, clock=self._clock, address=address
         )

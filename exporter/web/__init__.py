@@ -1,1 +1,1 @@
-"""The exporter's own HTTP: /metrics, health, reload and a landing page, on one listener with one error shape."""
+"""The exporter's own HTTP: /metrics, health, reload and the status page, on one listener with one error shape."""

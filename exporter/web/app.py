@@ -14,8 +14,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter import __version__
+from exporter.status import Status
 from exporter.web.errors import ErrorAnswers
 from exporter.web.metrics import MetricsPage
+from exporter.web.status import StatusPage, addressed_locally
 
 HEALTHY: Final = "/-/healthy"
 READY: Final = "/-/ready"
@@ -45,6 +47,8 @@ class Hooks:
 
     `collect`, `scraped` and `clock` are those of `MetricsPage`. `ready` is whether the exporter takes new work.
     `reload` loads the configuration again, and says whether it was sound; None where reloading over HTTP is off.
+    `status` is what the status page shows, None where there is none; `status_local_only` is whether only those see it
+    who come over loopback and name no other host.
     """
 
     collect: Callable[[], Iterable[Metric]]
@@ -52,10 +56,15 @@ class Hooks:
     clock: Callable[[], float]
     ready: Callable[[], bool]
     reload: Callable[[], Awaitable[bool]] | None = None
+    status: Callable[[], Status] | None = None
+    status_local_only: bool = True
 
 
 def build(hooks: Hooks, answers: ErrorAnswers, telemetry_path: str = "/metrics") -> ASGIApp:
-    """The application: metrics, health, readiness, reload, and a landing page that tells nothing of what is tapped."""
+    """The application: metrics, health, readiness, reload, and at / the status page.
+
+    Whoever may not see that gets a landing page, which tells nothing of what is tapped.
+    """
 
     async def healthy(_: Request) -> Response:
         return PlainTextResponse("OK")
@@ -68,8 +77,12 @@ def build(hooks: Hooks, answers: ErrorAnswers, telemetry_path: str = "/metrics")
             return answers.response("lifecycle_disabled")
         return PlainTextResponse("reloaded") if await hooks.reload() else answers.response("reload_failed")
 
-    async def landing(_: Request) -> Response:
-        return _landing(telemetry_path)
+    status_page = None if hooks.status is None else StatusPage(hooks.status, telemetry_path)
+
+    async def front(request: Request) -> Response:
+        if status_page is None or (hooks.status_local_only and not addressed_locally(request.scope)):
+            return _landing(telemetry_path)
+        return await status_page.answer()
 
     async def fault(_: Request, exception: Exception) -> Response:
         return _fault(exception, answers)
@@ -80,7 +93,7 @@ def build(hooks: Hooks, answers: ErrorAnswers, telemetry_path: str = "/metrics")
             Route(HEALTHY, healthy, methods=["GET"]),
             Route(READY, ready, methods=["GET"]),
             Route(RELOAD, reload, methods=["POST"]),
-            Route("/", landing, methods=["GET"]),
+            Route("/", front, methods=["GET"]),
         ],
         exception_handlers={HTTPException: fault, Exception: fault},
     )

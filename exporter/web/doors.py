@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from exporter.config import Config, ConfigError
+from exporter.config import Address, Config, ConfigError
 from exporter.config.document import DocumentError, read_text
 from exporter.config.overlap import is_loopback
 
@@ -66,6 +66,15 @@ def risks(doors: Doors) -> tuple[str, ...]:
 def authenticates(web: "WebConfig | None") -> bool:
     """Whether whoever gets in has shown who they are."""
     return web is not None and (bool(web.users) or (web.tls is not None and web.tls.verifies_clients))
+
+
+def confides(doors: Doors, address: Address) -> bool:
+    """Whether the listener at `address` may show addresses, paths and reasons.
+
+    It may to those on this machine, or who have shown who they are. A web configuration file that is read again can
+    close these doors further, never open them.
+    """
+    return authenticates(doors.web) or is_loopback(address.host)
 
 
 def _secrets(path: Path) -> tuple[bytes, ...]:

@@ -4,7 +4,7 @@ The hash is keyed with a secret of the process, so that nobody who sees it could
 """
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, Literal
 
@@ -15,6 +15,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Kind = Literal["remote_addr", "forwarded", "header", "cookie", "query"]
 Identify = Callable[[str, UpgradeRequest], ClientKey]
 
+MAX_HOPS: Final = 16
+"""Proxies in a row that are believed: a client within a trusted network could name thousands."""
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _DIGEST: Final = 7  # bytes: an int of them takes 32, and of 100,000 clients two are mistaken once in ten million times
 
 
@@ -35,29 +39,14 @@ def identifier(kind: Kind, name: str, trusted: Sequence[Network], hasher: Hasher
     `forwarded` believes X-Forwarded-For as far as its proxies are in `trusted`. A client whose handshake lacks what it
     should be recognised by is known by its address.
     """
-    find: Callable[[str, UpgradeRequest], bytes]
-    key = name.encode()
-    match kind:
-        case "remote_addr":
-            return lambda address, _: hasher(address.encode())
-        case "forwarded":
-            return lambda address, request: hasher(forwarded_for(address, request, trusted).encode())
-        case "header":
-            lower = key.lower()
-
-            def find(_: str, request: UpgradeRequest) -> bytes:
-                return b",".join(request.fields.get(lower, ()))
-        case "cookie":
-
-            def find(_: str, request: UpgradeRequest) -> bytes:
-                return _pair(b";".join(request.fields.get(b"cookie", ())), b";", key)
-        case "query":
-
-            def find(_: str, request: UpgradeRequest) -> bytes:
-                return _pair(request.query, b"&", key)
+    if kind == "remote_addr":
+        return lambda address, _: hasher(address.encode())
+    if kind == "forwarded":
+        return lambda address, request: hasher(forwarded_for(address, request, trusted).encode())
+    said, key = _SAID[kind], name.encode()
 
     def identify(address: str, request: UpgradeRequest) -> ClientKey:
-        found = find(address, request)
+        found = said(request, key)
         # A prefix keeps what clients choose apart from addresses: nobody can pose as another one's address.
         return hasher(b"=" + found) if found else hasher(address.encode())
 
@@ -67,29 +56,57 @@ def identifier(kind: Kind, name: str, trusted: Sequence[Network], hasher: Hasher
 def forwarded_for(address: str, request: UpgradeRequest, trusted: Sequence[Network]) -> str:
     """The last address on the way to the client that no trusted proxy vouches for.
 
-    Each proxy appends whom it heard from (X-Forwarded-For); what comes before an untrusted hop may be invented.
+    Each proxy appends whom it heard from to X-Forwarded-For; what stands before an untrusted hop may be invented. A hop
+    that is no address (`unknown`) ends the way too: then the client is known by the proxy that wrote it.
     """
-    hops = b",".join(request.fields.get(b"x-forwarded-for", ())).decode("ascii", "replace").split(",")
-    while _within(address, trusted) and hops:
-        hop = hops.pop().strip()
-        if not hop:
+    found = _address(address)
+    if found is None:
+        return address
+    hops = b",".join(request.fields.get(b"x-forwarded-for", ())).decode("ascii", "replace").rsplit(",", MAX_HOPS)
+    while hops and any(found in network for network in trusted):
+        hop = _address(hops.pop().strip())
+        if hop is None:
             break
-        address = hop
-    return address
+        found = hop
+    return str(found)
 
 
-def _within(address: str, networks: Sequence[Network]) -> bool:
+def _address(text: str) -> _Address | None:
+    """The address that a proxy wrote, in one spelling: without its port, which differs by connection, and unmapped."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
     try:
-        parsed = ipaddress.ip_address(address)
+        found = ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return any(parsed in network for network in networks)
+        return None
+    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
+
+
+def _header(request: UpgradeRequest, name: bytes) -> bytes:
+    return b",".join(request.fields.get(name.lower(), ()))
+
+
+def _cookie(request: UpgradeRequest, name: bytes) -> bytes:
+    return _pair(b";".join(request.fields.get(b"cookie", ())), b";", name)
+
+
+def _query(request: UpgradeRequest, name: bytes) -> bytes:
+    return _pair(request.query, b"&", name)
 
 
 def _pair(text: bytes, separator: bytes, key: bytes) -> bytes:
     """The value of the first `key=value` in a list."""
     for pair in text.split(separator):
-        name, equals, value = pair.strip().partition(b"=")
-        if equals and name == key:
+        name, _, value = pair.strip().partition(b"=")
+        if name == key:
             return value
     return b""
+
+
+_SAID: Final[Mapping[Kind, Callable[[UpgradeRequest, bytes], bytes]]] = {
+    "header": _header,
+    "cookie": _cookie,
+    "query": _query,
+}

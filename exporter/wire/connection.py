@@ -120,6 +120,8 @@ class ConnectionObserver:
         """Learn that `side` ended its half of TCP. The first to do so is remembered."""
         if self._end is None:
             self._end = TransportEnd(side, kind)
+            if self._websocket is not None:
+                self._websocket.transport_ended()
 
     def unanswered(self, outcome: HandshakeOutcome, status: str) -> None:
         """Settle an opening handshake that the service will not answer; without one nothing happens."""
@@ -129,7 +131,7 @@ class ConnectionObserver:
         """The connection is over in both directions: emit what is still owed. Calling it again does nothing."""
         if self._websocket is not None:
             websocket, self._websocket = self._websocket, None
-            self._sink.emit(websocket.closed(self._end, unparsed=self._unparsed))
+            websocket.finish(self._end, unparsed=self._unparsed)
         elif self._http is not None and self._http.incomplete:
             self.unparsed("incomplete_head")
         # Who gave up first tells an overloaded service from one that dropped the connection.
@@ -171,6 +173,8 @@ class ConnectionObserver:
         self.from_server = websocket.server.feed
         if early:
             self.from_client(early)
+        if self._end is not None:
+            websocket.transport_ended()
         if rest:
             self.from_server(rest)
 
@@ -180,7 +184,7 @@ class ConnectionObserver:
         self._ignore_all()
         self._sink.emit(StreamUnparsed(self._origin, reason))
 
-    def _answered(self, outcome: HandshakeOutcome, status: str) -> "_Pending | None":
+    def _answered(self, outcome: HandshakeOutcome, status: str) -> _Pending | None:
         """Settle the opening handshake under way, if there is one."""
         pending, self._pending = self._pending, None
         if pending is not None:

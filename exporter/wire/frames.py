@@ -50,9 +50,11 @@ def _steps(side: Side) -> list[int]:
     return steps
 
 
-_STEPS: Final[dict[Side, list[int]]] = {"client": _steps("client"), "server": _steps("server")}
-_SECOND_16: Final[dict[Side, int]] = {"client": MASK | LENGTH_16, "server": LENGTH_16}
-_HEADER_16: Final[dict[Side, int]] = {"client": 4 + MASKING_KEY, "server": 4}
+_LAYOUTS: Final[dict[Side, tuple[list[int], int, int]]] = {
+    "client": (_steps("client"), MASK | LENGTH_16, 4 + MASKING_KEY),
+    "server": (_steps("server"), LENGTH_16, 4),
+}
+"""What each side's frames look like: `_steps`, and a 16-bit length's second byte and size of the header."""
 
 
 def unmask(payload: bytes, key: bytes) -> bytes:
@@ -103,8 +105,10 @@ class FrameMeter:
     are this connection's own; sizes also go to `sizes`, which the connections of one series share.
 
     Which messages were accepted, and which may have been refused, is a matter of their age: the largest of this tick
-    of `sizes`, of the tick before and of what is older but not settled yet are remembered, and nothing else. Where
-    permessage-deflate was negotiated no size tells of the limit.
+    of `sizes`, of the tick before and of what is older but not settled yet are remembered, and nothing else. What a
+    larger one displaces before it is settled does not count as accepted. Ages are looked at when something passes or
+    `passing` is asked; behind a message larger than those known to be accepted, also by `sizes` itself, since nothing
+    may pass any more. Where permessage-deflate was negotiated no size tells of the limit.
     """
 
     __slots__ = (
@@ -117,14 +121,17 @@ class FrameMeter:
         "_held",
         "_in_message",
         "_largest",
+        "_layout",
         "_listener",
+        "_moment",
+        "_notable",
         "_pending",
         "_recent",
         "_rows",
+        "_settling",
         "_side",
         "_sizes",
         "_skip",
-        "_tick",
         "bytes",
         "closed",
         "messages",
@@ -135,6 +142,7 @@ class FrameMeter:
         self._sizes = sizes
         self._deflate = deflate
         self._listener = listener
+        self._layout = _LAYOUTS[side]
         self._rows = sizes.by_first_byte_deflate if deflate else sizes.by_first_byte
         self._held = b""  # a frame header or control frame that has not passed completely
         self._skip = 0  # bytes until the frame under way has passed
@@ -142,12 +150,14 @@ class FrameMeter:
         self._in_message = False  # between a message's first fragment and its last
         self._fragments = 0  # declared bytes of those fragments
         self._compressed = False
-        self._tick = sizes.tick
+        self._moment = sizes.moment
+        self._notable = 0  # a message must be larger to be the largest of this tick, or to be near the limit
         self._recent = 0  # the largest message of this tick
         self._before = 0  # of the tick before
         self._earlier = 0  # of the ticks before that, as far as they are not settled
         self._earlier_tick = 0
         self._largest = 0  # of all before this tick
+        self._settling = not deflate  # whether a message may still come to be accepted
         self.bytes = 0
         self.messages = 0
         self.closed = False
@@ -159,10 +169,21 @@ class FrameMeter:
 
     def passing(self) -> Passing:
         """The messages that the receiver may be refusing now."""
-        if self._tick != self._sizes.tick:
+        if self._moment is not self._sizes.moment:
             self._turn()
-        last_second = max(self._recent, self._before)
-        return Passing(self.unfinished, last_second, max(last_second, self._earlier), self._deflate)
+        last_second = recent = max(self._recent, self._before)
+        if self._moment.tick - self._earlier_tick < SETTLED:
+            recent = max(recent, self._earlier)
+        return Passing(self.unfinished, last_second, recent, self._deflate)
+
+    def end(self) -> Passing:
+        """The messages that the receiver may have refused by ending the WebSocket now: from here on none is accepted.
+
+        Bytes may still come, for as long as TCP lasts, and are counted.
+        """
+        passing = self.passing()
+        self._settling = False
+        return passing
 
     def ahead(self, begin: Chunk = b"") -> int:
         """How many of the bytes to come are surely payload, and need no looking at: the rest of the frame under way.
@@ -188,7 +209,7 @@ class FrameMeter:
         """Take the next bytes of this direction. The cost of a payload does not grow with its length."""
         end = len(data)
         self.bytes += end
-        if self._tick != self._sizes.tick:
+        if self._moment is not self._sizes.moment:
             self._turn()
         pos = 0
         while pos < end:
@@ -209,40 +230,53 @@ class FrameMeter:
             self._frames(piece)
 
     def _turn(self) -> None:
-        """A new tick has begun: what the last ones brought is older now, and may be settled."""
-        tick, last = self._sizes.tick, self._tick
+        """A new moment has come: what passed before is older now, or near another limit."""
+        last, moment = self._moment.tick, self._sizes.moment
+        self._moment = moment
+        if moment.tick != last:
+            self._age(last, moment.tick)
+        self._notable = min(self._recent, moment.near)
+
+    def _age(self, last: int, tick: int) -> None:
+        """A tick has begun, and `last` was the one before or an earlier one: what is old enough was accepted."""
         recent, before = self._recent, self._before
-        if tick == last + 1:
-            self._before, older, older_tick = recent, before, last - 1
-        elif recent > before:
-            self._before, older, older_tick = 0, recent, last
-        else:
-            self._before, older, older_tick = 0, before, last - 1
-        self._tick = tick
         self._recent = 0
         if recent > self._largest:
             self._largest = recent
+        if tick == last + 1:
+            self._before = recent
+            older, older_tick = before, last - 1
+        else:
+            self._before = 0
+            older, older_tick = (recent, last) if recent > before else (before, last - 1)
         if self._earlier:
-            self._settle_earlier()
+            self._settle(tick)
         if older > self._earlier:
             self._earlier, self._earlier_tick = older, older_tick
-            self._settle_earlier()
+            self._settle(tick)
 
-    def _settle_earlier(self) -> None:
-        """What is old enough was accepted."""
-        if self._tick - self._earlier_tick > SETTLED:
-            if self._earlier > self._sizes.accepted and not self._deflate:
+    def _settle(self, tick: int) -> None:
+        if tick - self._earlier_tick > SETTLED:
+            if self._settling and self._earlier > self._sizes.accepted:
                 self._sizes.accepted = self._earlier
             self._earlier = 0
 
-    def _note(self, size: int, *, compressed: bool) -> int:
-        """Remember a message that may be the largest, or is near the limit. Returns what needs no such look yet."""
-        near = self._sizes.near
+    def _note(self, size: int, *, compressed: bool) -> None:
+        """Remember a message that may be the largest, or is near the limit."""
+        near = self._moment.near
         if size > near and not compressed:
             self._sizes.headroom.add(size)
         if size > self._recent:
             self._recent = size
-        return min(self._recent, near)
+            self._notable = min(size, near)
+            if size > self._sizes.known and self._settling:
+                self._sizes.wait(self)
+
+    def waits(self) -> bool:
+        """Take note of the time; whether a message may still come to be accepted."""
+        if self._moment is not self._sizes.moment:
+            self._turn()
+        return self._settling and bool(self._recent or self._before or self._earlier)
 
     def _frames(self, data: bytes) -> None:
         """Take the frames that begin in `data`, the first of them where it begins."""
@@ -262,13 +296,8 @@ class FrameMeter:
         This is the hot path: no call and no attribute for a message. Returns where the run ended, `end` or more
         when all was taken.
         """
-        side = self._side
         rows = self._rows
-        steps = _STEPS[side]
-        second_16 = _SECOND_16[side]
-        header_16 = _HEADER_16[side]
-        near, recent = self._sizes.near, self._recent
-        notable = recent if recent < near else near
+        steps, second_16, header_16 = self._layout
         last = end - 1
         messages = 0
         top = 0
@@ -296,8 +325,8 @@ class FrameMeter:
                     break
                 row[SMALL_SLOTS + (size - 1).bit_length()] += 1
                 row[TOTAL_SLOT] += size
-                if size > notable:
-                    notable = self._note(size, compressed=row is self._sizes.compressed.slots)
+                if size > self._notable:
+                    self._note(size, compressed=row is self._sizes.compressed.slots)
             else:
                 break
             messages += 1
@@ -320,7 +349,8 @@ class FrameMeter:
         self._pending = -1
         (self._sizes.compressed if self._compressed else self._sizes.plain).add(size)
         self.messages += 1
-        self._note(size, compressed=self._compressed)
+        if size > self._notable:
+            self._note(size, compressed=self._compressed)
 
     def _frame(self, data: bytes, pos: int, end: int) -> int:
         """Take one frame of any kind. Returns the position behind it, or _HELD if it must wait for more bytes."""

@@ -13,6 +13,7 @@ from exporter.events import (
     Ending,
     Initiator,
     Origin,
+    Passing,
     Peer,
     PingAnswered,
     Side,
@@ -57,6 +58,7 @@ class WebSocket:
         "_close",
         "_ended_by",
         "_opened",
+        "_passing",
         "_peer",
         "_pings",
         "_sink",
@@ -83,6 +85,7 @@ class WebSocket:
         self._opened = clock()
         self._close: CloseFrame | None = None
         self._ended_by: Initiator = "unknown"
+        self._passing: dict[Initiator, Passing] | None = None  # towards each side, when the first of them ended it
         self._pings: dict[Side, dict[bytes, float]] | None = None
         self.client = FrameMeter("client", watch.client_to_server, deflate=deflate, listener=self)
         self.server = FrameMeter("server", watch.server_to_client, deflate=deflate, listener=self)
@@ -102,16 +105,20 @@ class WebSocket:
         """Pass on that `side` sent a forbidden frame."""
         self._sink.emit(AnomalySeen(self._watch.origin, side, kind))
 
-    def closed(self, end: TransportEnd | None, *, unparsed: bool = False) -> Closed:
-        """The one Closed of this WebSocket, whose TCP connection `end`ed; `unparsed` if it was not followed so far.
+    def transport_ended(self) -> None:
+        """A side has ended its half of TCP: it may have refused what had passed by then, and nothing later."""
+        self._remember_passing()
+
+    def finish(self, end: TransportEnd | None, *, unparsed: bool = False) -> None:
+        """Emit what is owed of this WebSocket, whose TCP connection `end`ed; `unparsed` if it was not followed so far.
 
         Code and initiator are those of the first Close frame that passed. Without one, the initiator is the side
         that ended TCP first.
         """
         if self._close is None:
-            self._end("unknown" if unparsed or end is None else end.side)
+            self._ended("unknown" if unparsed or end is None else end.side)
         code = self._code()
-        return Closed(
+        closed = Closed(
             origin=self._watch.origin,
             code=code,
             close_class=self._watch.vocabulary.close_class(code),
@@ -124,15 +131,21 @@ class WebSocket:
             server_to_client=_traffic(self.server),
             transport_end=end,
         )
+        self._sink.emit(closed)
 
-    def _end(self, by: Initiator) -> None:
+    def _ended(self, by: Initiator) -> None:
         """`by` has ended the WebSocket, with the Close frame that has just passed, or without one."""
         self._ended_by = by
-        passing = self.server.passing() if by == "client" else self.client.passing() if by == "server" else None
+        passing = self._remember_passing().get(by)
         origin, vocabulary = self._watch.origin, self._watch.vocabulary
         code = self._code()
         user_agent = self._peer.user_agent
         self._sink.emit(Ending(origin, code, vocabulary.close_class(code), by, passing, self._client, user_agent))
+
+    def _remember_passing(self) -> dict[Initiator, Passing]:
+        if self._passing is None:
+            self._passing = {"client": self.server.end(), "server": self.client.end()}
+        return self._passing
 
     def _code(self) -> str:
         """The label of how it ended."""
@@ -148,7 +161,7 @@ class WebSocket:
             self.anomaly(side, "illegal_close_code")
         if self._close is None:
             self._close = close
-            self._end(side)
+            self._ended(side)
         elif close.code != self._close.code:
             # Several libraries answer 1000 to anything: worth counting, never the truth about the close.
             self.anomaly(side, "echo_mismatch")

@@ -7,6 +7,7 @@ from exporter.closecodes import Vocabulary
 from exporter.metrics import catalogue
 from exporter.metrics.bounds import most_series, most_series_of
 from exporter.metrics.catalogue import Metric
+from exporter.metrics.recorder import Recorder
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,13 @@ from exporter.metrics.catalogue import Metric
         (catalogue.CONNECTION_DURATION, 11 + 3),
         (catalogue.CLOSES, (15 + 2 + 3 + 3) * len(events.INITIATORS)),
         (catalogue.MESSAGE_SIZE, 2 * 2 * (17 + 3)),
+        (catalogue.MESSAGE_SIZE_LIMIT, 2 * 3),
+        (catalogue.MESSAGE_LIMIT_RATIO, 2 * (7 + 3)),
+        (catalogue.OVERSIZE, 2 * 2 * (17 + 3)),
+        (catalogue.RECONNECT_DELAY, 4 * (12 + 3)),
+        (catalogue.MASS_CLOSES, 6),
+        (catalogue.MASS_CLOSE_RETURNS, 5),
+        (catalogue.BUILD_RECONNECTS, 0),
         (catalogue.CLOSE_CODE_INFO, len(closecodes.REGISTRY)),
         (catalogue.BUILD_INFO, 1),
     ],
@@ -45,3 +53,28 @@ def test_most_series_of_everything() -> None:
     assert two - one == one - none > 200
     assert most_series_of([listing], 12) - one == 3 * len(events.INITIATORS)
     assert most_series_of([], 13) - none == 1
+
+
+@pytest.mark.parametrize("sources", [1, 3])
+def test_most_series_of_builds(sources: int) -> None:
+    """Each client build that any target lists adds one for each `within`, under each source."""
+    plain = Vocabulary(frozenset(), frozenset())
+    without = most_series_of([plain], 12, sources)
+    assert most_series_of([plain], 12, sources, builds=7) - without == sources * 7 * 4
+
+
+def test_everything_that_is_born_is_within_the_bound() -> None:
+    """With limits, builds and listed codes, after every gauge that insights set."""
+    recorder = Recorder(lambda: 0.0)
+    origin = events.Origin("tap", "chat")
+    recorder.watch(origin, Vocabulary(frozenset({4001}), frozenset()), ("acme-app/*", "okhttp/*"))
+    brackets = dict.fromkeys(events.DIRECTIONS, events.Bracket(1, 2))
+    recorder.standings = lambda: {origin: events.Standing(1, 1, True, 1, 1, brackets)}
+    for direction in events.DIRECTIONS:
+        recorder.message_size_limit(origin, direction, 1000)
+    found = {family.name: len(family.samples) for family in recorder.collect()}
+    listed = {catalogue.BUILD_RECONNECTS: 2 * 4, catalogue.CLOSES: len(events.INITIATORS)}
+    for metric in catalogue.METRICS:
+        if metric.labels[:2] == catalogue.ORIGIN_LABELS:
+            most = most_series(metric) + listed.get(metric, 0)
+            assert found[metric.name.removesuffix("_total")] <= most, metric.name

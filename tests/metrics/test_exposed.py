@@ -27,7 +27,7 @@ from tests.wire.support import CLOSE, KEY, accepts, asks, frame, head
 
 HOSTILE: Final = 10_000
 CHAT: Final = Origin("tap", "chat")
-LIMITED: Final = Target("chat", limits=Limits(client_to_server=1 << 20))
+LIMITED: Final = Target("chat", limits=Limits(client_to_server=1 << 20), client_builds=("acme-app/*",))
 VOCABULARY: Final = Vocabulary(frozenset({4001}), frozenset({3001}))
 
 # Each exposed bound as prometheus_client spells it, which is what rules and panels must name.
@@ -40,6 +40,8 @@ SPELLED: Final = {
         "128.0 1024.0 2048.0 4096.0 8192.0 16384.0 32768.0 65536.0 131072.0 262144.0 524288.0 1.048576e+06 "
         "2.097152e+06 4.194304e+06 8.388608e+06 1.6777216e+07 6.7108864e+07 +Inf"
     ),
+    "websocket_message_limit_ratio": "0.1 0.25 0.5 0.8 0.9 0.95 1.0 +Inf",
+    "websocket_reconnect_delay_seconds": "0.1 0.5 1.0 2.0 5.0 10.0 15.0 30.0 60.0 120.0 300.0 600.0 +Inf",
     "websocket_handshake_duration_seconds": ("0.001 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 30.0 +Inf"),
     "websocket_probe_connect_duration_seconds": ("0.001 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 30.0 +Inf"),
     "websocket_connection_duration_seconds": ("0.1 1.0 5.0 15.0 60.0 300.0 900.0 3600.0 14400.0 43200.0 86400.0 +Inf"),

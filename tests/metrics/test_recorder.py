@@ -11,16 +11,24 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from exporter import __version__
 from exporter.closecodes import REGISTRY, Vocabulary
 from exporter.events import (
+    AFTERS,
     ANOMALY_KINDS,
+    DIRECTIONS,
+    EVIDENCES,
     INITIATORS,
     SIDES,
     UNPARSED_REASONS,
+    WITHINS,
     AnomalySeen,
     Closed,
     Event,
     HandshakeEnded,
+    MassCloseLost,
+    MassCloseReturned,
+    MessageRefused,
     Origin,
     PingAnswered,
+    Reconnected,
     StreamUnparsed,
     TransportEnd,
 )
@@ -156,9 +164,9 @@ class TestCounting:
         assert found.value("websocket_connection_duration_seconds_sum") == 1.0
 
     def test_a_handshake_without_an_answer(self) -> None:
-        """It is counted, and adds neither a duration nor an open connection."""
+        """It is counted, and adds neither a duration nor an open connection, however long it took to fail."""
         counting = recorder()
-        counting.emit(HandshakeEnded(CHAT, "failed", "refused"))
+        counting.emit(HandshakeEnded(CHAT, "failed", "refused", 5.0))
         found = page(counting)
         assert found.counted("websocket_handshakes_total", "outcome", "status") == {("failed", "refused"): 1}
         assert found.value("websocket_handshake_duration_seconds_count") == 0
@@ -227,7 +235,7 @@ class TestCounting:
 
 EVENTS = st.one_of(
     st.sampled_from([(outcome, status) for outcome, statuses in OUTCOMES.items() for status in statuses]).map(
-        lambda given: HandshakeEnded(CHAT, given[0], given[1], 0.1 if given[0] == "accepted" else None)  # type: ignore[arg-type]
+        lambda given: HandshakeEnded(CHAT, given[0], given[1], 0.1)  # type: ignore[arg-type]
     ),
     st.builds(
         lambda code, initiator, duration: Closed(CHAT, code, LISTED.close_class(code), initiator, duration),
@@ -238,6 +246,12 @@ EVENTS = st.one_of(
     st.builds(PingAnswered, st.just(CHAT), st.sampled_from(SIDES), st.floats(0, 100)),
     st.builds(AnomalySeen, st.just(CHAT), st.sampled_from(SIDES), st.sampled_from(ANOMALY_KINDS)),
     st.builds(StreamUnparsed, st.just(CHAT), st.sampled_from(UNPARSED_REASONS)),
+    st.builds(Reconnected, st.just(CHAT), st.sampled_from(AFTERS), st.one_of(st.none(), st.floats(0, 600))),
+    st.builds(MassCloseLost, st.just(CHAT), st.integers(1, 10_000)),
+    st.builds(MassCloseReturned, st.just(CHAT), st.sampled_from(WITHINS)),
+    st.builds(
+        MessageRefused, st.just(CHAT), st.sampled_from(DIRECTIONS), st.sampled_from(EVIDENCES), st.integers(0, 1 << 63)
+    ),
 )
 
 
@@ -269,8 +283,9 @@ def test_a_scrape_is_one_moment() -> None:
     """Families are built one by one, and all show the moment at which the scrape began."""
     counting = recorder()
     counting.emit(HandshakeEnded(CHAT, "accepted", "101", 0.1))
-    families = counting.collect()
     watch = counting.watch(CHAT, LISTED)
+    counting.message_size_limit(CHAT, "client_to_server", 1000)
+    families = counting.collect()
     found = {}
     for family in families:
         counting.emit(closed(transport_end=TransportEnd("client", "fin")))
@@ -287,3 +302,14 @@ def test_a_scrape_is_one_moment() -> None:
         "websocket_handshake_duration_seconds_count",
         "websocket_handshake_duration_seconds_sum",
     }
+
+
+def test_a_refusal_without_a_plain_size_is_no_size() -> None:
+    """Whose size is not known, or of a compressed message, is not in the histogram, but counts as a repeat."""
+    counting = recorder()
+    for size, compressed in ((0, False), (5000, True), (5000, False)):
+        counting.emit(MessageRefused(CHAT, "client_to_server", "close_1009", size, compressed, repeated=True))
+    found = page(counting)
+    assert found.value("websocket_oversize_message_size_bytes_count") == 1
+    assert found.value("websocket_oversize_message_size_bytes_sum") == 5000
+    assert found.counted("websocket_too_big_repeats_total", "evidence") == {("close_1009",): 3}

@@ -110,18 +110,18 @@ class Tab:
     def __init__(self, browser: Browser, target: str, session: str) -> None:
         self._browser = browser
         self._target = target
-        self._session = session
+        self.session = session
 
     def run(self, script: str) -> Any:
         """The value of a script, awaited."""
         answer = self._browser.call(
-            "Runtime.evaluate", self._session, expression=script, awaitPromise=True, returnByValue=True
+            "Runtime.evaluate", self.session, expression=script, awaitPromise=True, returnByValue=True
         )
         return answer["result"].get("value")
 
     def start(self, port: int) -> None:
         """Begin to open a WebSocket to `port`; `opened` waits for it."""
-        self._browser.tell("Runtime.evaluate", self._session, expression=OPEN.format(port=port))
+        self._browser.tell("Runtime.evaluate", self.session, expression=OPEN.format(port=port))
 
     def opened(self) -> None:
         eventually(lambda: self.run("socket.readyState === 1"), "the WebSocket is open")
@@ -132,10 +132,10 @@ class Tab:
         eventually(lambda: self.run(script), f"the page {path} is there")
 
     def navigate(self, path: str) -> None:
-        self._browser.tell("Page.navigate", self._session, url=f"{self._browser.pages}{path}")
+        self._browser.tell("Page.navigate", self.session, url=f"{self._browser.pages}{path}")
 
     def reload(self) -> None:
-        self._browser.tell("Page.reload", self._session)
+        self._browser.tell("Page.reload", self.session)
 
     def close(self) -> None:
         self._browser.tell("Target.closeTarget", targetId=self._target)

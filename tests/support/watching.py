@@ -10,6 +10,7 @@ import msgspec
 from exporter.app import App
 from exporter.config import Address, Config, TapConfig, Target, UnixPath
 from exporter.config import load as load_config
+from exporter.insight.insight import Rules
 from tests.support.loops import eventually
 from tests.support.scraping import Page, scrape
 
@@ -75,10 +76,14 @@ class Watched:
 
 @contextlib.asynccontextmanager
 async def watching(
-    upstream: Address | UnixPath, *targets: Target, load: Callable[[], Config] | None = None, **settings: Any
+    upstream: Address | UnixPath,
+    *targets: Target,
+    load: Callable[[], Config] | None = None,
+    insight_rules: Rules | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Watched]:
     """Run an exporter with one tap in front of `upstream`, and end it without any grace unless that is set."""
-    app = App(configured(upstream, *targets, **settings), load)
+    app = App(configured(upstream, *targets, **settings), load, insight_rules=insight_rules)
     await app.open()
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(app.run())

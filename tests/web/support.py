@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from starlette.types import ASGIApp
 
 from exporter.config import Address
+from exporter.status import Status
 from exporter.web.app import Hooks, build
 from exporter.web.errors import ErrorAnswers
 from exporter.web.listener import Listener, listen
@@ -62,11 +63,15 @@ async def serving(
     limits: Limits | None = None,
     address: Address = LOOPBACK,
     prompt: Prompt | None = None,
+    status: Callable[[], Status] | None = None,
+    status_local_only: bool = True,
 ) -> AsyncIterator[Site]:
     errors: Counter[str] = Counter()
     scrapes: list[tuple[str, float]] = []
     answers = ErrorAnswers(lambda token: errors.update([token]))
-    hooks = Hooks(collect, lambda client, at: scrapes.append((client, at)), clock, ready, reload)
+    hooks = Hooks(
+        collect, lambda client, at: scrapes.append((client, at)), clock, ready, reload, status, status_local_only
+    )
     listener = await listen(app or build(hooks, answers, telemetry_path), address, answers, limits, prompt=prompt)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(listener.run())
@@ -128,13 +133,15 @@ async def connected(address: Address) -> AsyncIterator[Client]:
         await client.close()
 
 
-def request(path: str = "/-/healthy", method: str = "GET", *fields: str, version: str = "1.1") -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: exporter.test", *fields, "", ""]).encode()
+def request(
+    path: str = "/-/healthy", method: str = "GET", *fields: str, version: str = "1.1", host: str = "exporter.test"
+) -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/{version}", f"Host: {host}", *fields, "", ""]).encode()
 
 
-async def fetch(site: Site, path: str, method: str = "GET", *fields: str) -> Answer:
+async def fetch(site: Site, path: str, method: str = "GET", *fields: str, host: str = "exporter.test") -> Answer:
     async with connected(site.address) as client:
-        await client.send(request(path, method, *fields))
+        await client.send(request(path, method, *fields, host=host))
         return await client.answer(head_only=method == "HEAD")
 
 

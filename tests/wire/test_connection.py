@@ -6,10 +6,12 @@ from exporter.closecodes import Vocabulary
 from exporter.events import (
     AnomalySeen,
     Closed,
+    Ending,
     EndKind,
     Event,
     HandshakeEnded,
     Initiator,
+    Passing,
     StreamUnparsed,
     TransportEnd,
 )
@@ -137,7 +139,7 @@ def test_finishing_again_does_nothing(opened: bool) -> None:
     observed.take(client(close(1000, key=KEY)), server(close(1000)), asks(), accepts())
     observed.observer.finish()
     assert observed.events == told
-    assert len(told) == 1 + opened
+    assert [type(event) for event in told] == [HandshakeEnded, *([Ending, Closed] if opened else [])]
 
 
 def test_connections_without_an_upgrade_say_nothing() -> None:
@@ -224,8 +226,9 @@ def test_a_handshake_on_a_stream_that_is_lost_stays_unsettled() -> None:
 def test_early_frames_and_frames_behind_the_101_are_read_in_their_order() -> None:
     """The client's early Close passed before anything of the server's: it is the first."""
     early, rest = client(close(1001, key=KEY)), server(accepts()[1] + close(1000))
-    accepted, mismatch, closed = finished([asks(), early, rest])
+    accepted, ending, mismatch, closed = finished([asks(), early, rest])
     assert accepted == ACCEPTED
+    assert ending == Ending(ORIGIN, "1001", "going_away", "client", Passing())
     assert mismatch == AnomalySeen(ORIGIN, "server", "echo_mismatch")
     assert isinstance(closed, Closed)
     assert (closed.code, closed.initiator) == ("1001", "client")
@@ -235,7 +238,8 @@ def test_a_websocket_behind_a_refused_one_is_a_websocket_of_its_own() -> None:
     """One connection, two handshakes, one Close."""
     refused = server("HTTP/1.1 503 Later\nContent-Length: 0")
     *told, closed = finished([asks(), refused, asks(), accepts(), client(close(1000, key=KEY))])
-    assert told == [HandshakeEnded(ORIGIN, "rejected", "503", 0.0), ACCEPTED]
+    ending = Ending(ORIGIN, "1000", "normal", "client", Passing())
+    assert told == [HandshakeEnded(ORIGIN, "rejected", "503", 0.0), ACCEPTED, ending]
     assert isinstance(closed, Closed)
     assert (closed.code, closed.initiator) == ("1000", "client")
 
@@ -249,8 +253,9 @@ def test_a_fault_of_ours_leaves_the_end_unknown() -> None:
     observed.now += 5
     observed.observer.transport_ended("server", "fin")
     observed.observer.finish()
-    unparsed, closed = observed.events
+    unparsed, ending, closed = observed.events
     assert unparsed == StreamUnparsed(LISTENER, "internal_error")
+    assert ending == Ending(ORIGIN, "unknown", "unknown", "unknown")
     assert isinstance(closed, Closed)
     assert (closed.code, closed.close_class, closed.initiator) == ("unknown", "unknown", "unknown")
     assert (closed.duration, closed.client_to_server.messages) == (5.0, 1)

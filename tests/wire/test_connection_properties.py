@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.events import Closed, EndKind, Event, HandshakeEnded, Initiator, Side, StreamUnparsed
+from exporter.events import Closed, Ending, EndKind, Event, HandshakeEnded, Initiator, Side, StreamUnparsed
 from tests.wire.support import KEY, TEXT, Observed, Turn, accepts, asks, client, close, frame, server
 
 REFUSED = server("HTTP/1.1 403 Forbidden\nContent-Length: 4")
@@ -88,6 +88,9 @@ def test_every_accepted_handshake_is_closed_exactly_once(
     accepted = [event for event in told if isinstance(event, HandshakeEnded) and event.outcome == "accepted"]
     closed = [event for event in told if isinstance(event, Closed)]
     assert len(accepted) == len(closed) <= 1
+    ends = [event for event in told if isinstance(event, Ending | Closed)]
+    assert [type(event) for event in ends] == [Ending, Closed] * len(closed)
+    assert len({(event.origin, event.code, event.close_class, event.initiator) for event in ends}) == len(closed)
     assert sum(isinstance(event, StreamUnparsed) for event in told) <= 1 - len(closed)
     assert events(in_pieces(turns, places), side, kind) == told
 

@@ -60,6 +60,18 @@ def test_a_copy_stays_what_it_was() -> None:
     assert counts.cumulative(POWERS) == histogram([1, 1000, 2])
 
 
+@given(st.lists(st.sampled_from(EDGES)), st.lists(st.sampled_from(EDGES)))
+def test_what_came_since_a_copy(before: list[int], after: list[int]) -> None:
+    """It counts as if nothing had been there before, small sizes one by one."""
+    counts = counted(before)
+    snapshot = counts.copy()
+    for size in after:
+        counts.add(size)
+    new = counts.since(snapshot)
+    assert new.cumulative(POWERS) == histogram(after)
+    assert new.small() == [after.count(size) for size in range(126)]
+
+
 def test_first_byte_finds_the_histogram_of_unfragmented_data_frames_only() -> None:
     """FIN with text or binary has one; RSV1 with them only where permessage-deflate was negotiated (RFC 7692)."""
     sizes = no_sizes()

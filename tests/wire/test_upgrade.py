@@ -174,9 +174,19 @@ def test_believable_answers(answer: Turn) -> None:
 
 
 def test_what_the_client_said_of_itself() -> None:
-    """Host, path without its query, and user agent come with the request."""
-    talk = converse([asks("GET /chat?token=secret HTTP/1.1", User_Agent="b\xf6t/1"), accepts()])
-    assert talk.requests == [UpgradeRequest(SAMPLE_KEY.encode(), "server.example.com", "/chat", "b\\xf6t/1")]
+    """Host, path without its query, and user agent come with the request; query and fields do not show in its repr."""
+    [request] = converse([asks("GET /chat?token=secret HTTP/1.1", User_Agent="b\xf6t/1"), accepts()]).requests
+    shown = UpgradeRequest(SAMPLE_KEY.encode(), "server.example.com", "/chat", "b\\xf6t/1")
+    assert repr(request) == repr(shown)
+    assert request.query == b"token=secret"
+    assert request.fields == {
+        b"host": [b"server.example.com"],
+        b"upgrade": [b"websocket"],
+        b"connection": [b"Upgrade"],
+        b"sec-websocket-key": [SAMPLE_KEY.encode()],
+        b"sec-websocket-version": [b"13"],
+        b"user-agent": [b"b\xf6t/1"],
+    }
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from exporter.closecodes import Vocabulary
 from exporter.events import (
     AnomalySeen,
     Closed,
+    Ending,
     EndKind,
     Initiator,
+    Passing,
     Peer,
     PingAnswered,
     Side,
@@ -58,6 +60,10 @@ def ended(turns: list[Turn], side: Initiator = "server", kind: EndKind = "fin") 
         observed.observer.transport_ended(side, kind)
         observed.observer.finish()
         [closed] = observed.of(Closed)
+        [ending] = observed.of(Ending)
+        assert observed.events.index(ending) < observed.events.index(closed) == len(observed.events) - 1
+        for one in (ending, closed):
+            assert (one.code, one.close_class, one.initiator) == (closed.code, closed.close_class, closed.initiator)
         outcomes.append((closed, [f"{seen.side} {seen.kind}" for seen in observed.of(AnomalySeen)]))
     assert all(outcome == outcomes[0] for outcome in outcomes)
     return outcomes[0]
@@ -197,6 +203,7 @@ def test_closed_carries_the_whole_account() -> None:
     observed.observer.transport_ended("server", "reset")
     observed.observer.finish()
     assert observed.events[1:] == [
+        Ending(ORIGIN, "1009", "too_big", "server", Passing(0, 5, 5, True), user_agent="acme/2"),
         Closed(
             origin=ORIGIN,
             code="1009",
@@ -209,11 +216,149 @@ def test_closed_carries_the_whole_account() -> None:
             client_to_server=Traffic(len(hello * 2), 2, 5),
             server_to_client=Traffic(len(picture) + 11 + 3, 1, 300),
             transport_end=TransportEnd("server", "reset"),
-        )
+        ),
     ]
     sizes = observed.watch.server_to_client
     assert (sizes.compressed.cumulative([512.0]), sizes.plain.cumulative([512.0])) == (([1], 1, 300), ([0], 0, 0))
     assert observed.watch.client_to_server.plain.cumulative([128.0]) == ([2], 2, 10)
+
+
+def towards(ending: Ending) -> tuple[int, int, int]:
+    """The sizes of what was on its way to the initiator."""
+    assert ending.passing is not None
+    return ending.passing.unfinished, ending.passing.last_second, ending.passing.recent
+
+
+class TestEnding:
+    """The moment at which a WebSocket is over for its peers, and what its initiator may have refused by that."""
+
+    @staticmethod
+    def at(observed: Observed, tick: int, *turns: Turn) -> None:
+        """Let `turns` pass in this tick."""
+        observed.watch.client_to_server.tick = observed.watch.server_to_client.tick = tick
+        observed.take(*turns)
+
+    @pytest.mark.parametrize("side", ["client", "server"])
+    def test_it_comes_with_the_first_close_frame(self, side: Side) -> None:
+        """TCP may linger, and the client be back before it ends. What comes behind is no second ending."""
+        observed = Observed(VOCABULARY, opened=True)
+        observed.take(closes(side, 3001, b"bye"))
+        assert observed.events == [Ending(ORIGIN, "3001", "going_away", side, Passing())]
+        other = opposite(side)
+        observed.take(closes(other, 1009), closes(other, 1009), sends(side, TEXT, b"late"))
+        observed.observer.transport_ended(other, "reset")
+        observed.observer.finish()
+        assert len(observed.of(Ending)) == 1
+
+    @pytest.mark.parametrize(("end", "by"), [("client", "client"), ("server", "server"), ("exporter", "exporter")])
+    def test_without_a_close_frame_it_comes_with_the_end_of_tcp(self, end: Initiator, by: Initiator) -> None:
+        """Once both directions are over: until then a Close frame may still come."""
+        observed = Observed(opened=True)
+        observed.observer.transport_ended(end, "reset")
+        assert observed.events == []
+        observed.observer.finish()
+        passing = None if by == "exporter" else Passing()
+        assert observed.of(Ending) == [Ending(ORIGIN, "1006", "abnormal", by, passing)]
+
+    @pytest.mark.parametrize("kind", ["fin", "reset"])
+    @pytest.mark.parametrize(("end", "side"), [("client", "server"), ("server", "server"), ("server", "client")])
+    def test_last_words_count(self, end: Side, side: Side, kind: EndKind) -> None:
+        """A Close frame that is read behind an RST, or from the other half of TCP, is the reason all the same."""
+        observed = Observed(opened=True)
+        observed.observer.transport_ended(end, kind)
+        observed.take(closes(side, 1009))
+        observed.observer.finish()
+        [ending], [closed] = observed.of(Ending), observed.of(Closed)
+        assert (ending.code, ending.initiator) == (closed.code, closed.initiator) == ("1009", side)
+        assert closed.transport_end == TransportEnd(end, kind)
+
+    def test_a_fault_of_ours_behind_a_close_frame_changes_nothing(self) -> None:
+        """The ending has been told, and its Closed says the same."""
+        observed = Observed(opened=True)
+        observed.take(closes("server", 1001))
+        observed.observer.fail()
+        observed.observer.finish()
+        [ending], [closed] = observed.of(Ending), observed.of(Closed)
+        assert (ending.code, ending.initiator) == (closed.code, closed.initiator) == ("1001", "server")
+
+    def test_after_a_fault_of_ours_nothing_is_known(self) -> None:
+        """Neither how it ended nor what was on its way."""
+        observed = Observed(opened=True)
+        observed.take(sends("client", TEXT, bytes(100)))
+        observed.observer.fail()
+        observed.observer.transport_ended("server", "reset")
+        observed.observer.finish()
+        assert observed.of(Ending) == [Ending(ORIGIN, "unknown", "unknown", "unknown", None)]
+
+    @pytest.mark.parametrize("side", ["client", "server"])
+    def test_what_passed_towards_the_initiator(self, side: Side) -> None:
+        """Only what it was sent it can have refused, by age: under way, completed within the last second, or 5."""
+        observed = Observed(opened=True)
+        other = opposite(side)
+        self.at(observed, 0, sends(other, BINARY, bytes(3000)), sends(side, BINARY, bytes(9000)))
+        self.at(observed, 6, sends(other, BINARY, bytes(200)))
+        self.at(observed, 7, sends(other, TEXT, bytes(50), fin=False))
+        self.at(observed, 7, closes(side, 1009))
+        [ending] = observed.of(Ending)
+        assert towards(ending) == (50, 200, 3000)
+
+    @pytest.mark.parametrize("deflate", [True, False])
+    def test_compression_is_told(self, deflate: bool) -> None:
+        """Then the sizes are not those that a limit applies to."""
+        extensions = {"Sec_WebSocket_Extensions": "permessage-deflate"} if deflate else {}
+        observed = Observed(opened=True, **extensions)
+        observed.take(sends("client", TEXT, bytes(100)), closes("server", 1009))
+        [ending] = observed.of(Ending)
+        assert ending.passing == Passing(0, 100, 100, deflate)
+
+    def test_a_refused_message_is_not_accepted_while_tcp_lingers(self) -> None:
+        """A peer that does not answer the Close for long, or goes on sending, makes nothing acceptable."""
+        observed = Observed(opened=True)
+        self.at(observed, 0, sends("client", BINARY, bytes(3000)), closes("server", 1009))
+        self.at(observed, 30, sends("client", BINARY, bytes(100)), closes("client", 1009))
+        self.at(observed, 60)
+        observed.observer.transport_ended("client", "fin")
+        observed.observer.finish()
+        assert observed.watch.client_to_server.accepted == 0
+
+    @pytest.mark.parametrize("kind", ["fin", "reset"])
+    def test_a_message_is_as_old_as_when_its_receiver_ended_tcp(self, kind: EndKind) -> None:
+        """The other side's half may last: what was refused by the end does not come to be accepted, or forgotten."""
+        observed = Observed(opened=True)
+        self.at(observed, 0, sends("client", BINARY, bytes(3000)))
+        observed.observer.transport_ended("server", kind)
+        self.at(observed, 60, sends("client", BINARY, bytes(5000)))
+        observed.observer.transport_ended("client", "fin")
+        observed.observer.finish()
+        [ending] = observed.of(Ending)
+        assert (ending.code, ending.initiator, towards(ending)) == ("1006", "server", (0, 3000, 3000))
+        assert observed.watch.client_to_server.accepted == 0
+
+    def test_a_client_that_only_listens_refuses_nothing(self) -> None:
+        """It ended its half before anything was sent to it, before its handshake was even answered."""
+        observed = Observed()
+        observed.take(asks(), sends("client", BINARY, bytes(200)))
+        observed.observer.transport_ended("client", "fin")
+        observed.take(("server", accepts()[1] + sends("server", BINARY, bytes(9000))[1]))
+        observed.observer.transport_ended("server", "fin")
+        observed.observer.finish()
+        [ending] = observed.of(Ending)
+        assert (ending.initiator, towards(ending)) == ("client", (0, 0, 0))
+
+    @pytest.mark.parametrize("by", ["client", "server", "tcp"])
+    @pytest.mark.parametrize("side", ["client", "server"])
+    def test_what_is_old_when_it_ends_was_accepted(self, side: Side, by: str) -> None:
+        """In both directions, whoever ends it, also where nothing passed since."""
+        observed = Observed(opened=True)
+        self.at(observed, 0, sends(side, BINARY, bytes(3000)))
+        self.at(observed, 11)
+        if by == "tcp":
+            observed.observer.transport_ended("client", "fin")
+        else:
+            observed.take(closes("client" if by == "client" else "server", 1000))
+        watch = observed.watch
+        sizes = watch.client_to_server if side == "client" else watch.server_to_client
+        assert sizes.accepted == 3000
 
 
 def answers(script: list[tuple[float, Turn]]) -> list[tuple[Side, float]]:

@@ -49,14 +49,20 @@ class Batch:
 
     `ids` are the identities of those events that have one, in order; `reports[keyed[n]]` is the event of `ids[n]`.
     `since` (Unix seconds) is what the times of events were held against, at the moment `judged` of the same clock.
+    Those that name no target are `otherwise`'s.
     """
 
-    __slots__ = ("_add_up", "_all", "ids", "judged", "keyed", "reports", "since")
+    __slots__ = ("_add_up", "_all", "ids", "judged", "keyed", "otherwise", "reports", "since")
 
     def __init__(
-        self, add_up: Callable[[Iterable[Report]], Mapping[Count, float]], since: float, judged: float
+        self,
+        add_up: Callable[[Iterable[Report]], Mapping[Count, float]],
+        since: float,
+        judged: float,
+        otherwise: str = "",
     ) -> None:
         self._add_up = add_up
+        self.otherwise = otherwise
         self.since = since
         self.judged = judged
         self._all: Mapping[Count, float] | None = None

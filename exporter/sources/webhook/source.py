@@ -9,11 +9,15 @@ from datetime import UTC, datetime
 from typing import Final
 
 from exporter.closecodes import Vocabulary
-from exporter.events import Count, Rejection, Reported, Sink
+from exporter.events import Count, Fresh, Origin, Rejection, Reported, Sink
 from exporter.reports import Report
 from exporter.reports.tally import Tally
 from exporter.sources.webhook.books import Batch, Book, Stale
 from exporter.storage import Committed
+from exporter.wire.client_key import Hasher
+
+FRESH: Final = 5.0
+"""Seconds that an event may be old, or ahead, to tell how clients come back: what is late would be taken for a herd."""
 
 LONG: Final = 100
 """Events from which on a request is worked off in steps, so that the relay gets its turn in between."""
@@ -52,13 +56,25 @@ class Rules:
 
 
 class Webhook:
-    """Takes decoded requests, under `rules`, which may be replaced at any time. `now` is the wall clock of the book."""
+    """Takes decoded requests, under `rules`, which may be replaced at any time. `now` is the wall clock of the book.
 
-    def __init__(self, rules: Rules, book: Book, sink: Sink, now: Callable[[], float] = time.time) -> None:
+    `hasher` makes the keys by which clients are recognised; without it they are not.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        book: Book,
+        sink: Sink,
+        now: Callable[[], float] = time.time,
+        *,
+        hasher: Hasher | None = None,
+    ) -> None:
         self._rules = rules
         self._tally = Tally(rules.targets)
         self._book = book
         self._sink = sink
+        self._hasher = hasher
         self._now = now
         self._opened: set[str] = set()
 
@@ -104,7 +120,8 @@ class Webhook:
         rules, tally, opened = self._rules, self._tally, self._opened
         if target is not None and (rules.strict or target in rules.targets):
             rules = replace(rules, otherwise=target)
-        batch = Batch(lambda reports: tally(reports, rules.otherwise or "", opened), self._book.since, self._now())
+        otherwise = rules.otherwise or ""
+        batch = Batch(lambda reports: tally(reports, otherwise, opened), self._book.since, self._now(), otherwise)
         refused: list[tuple[int, Rejection]] = []
         places = _sort(items, rules, batch, refused)
         return batch, refused, places
@@ -118,15 +135,53 @@ class Webhook:
     ) -> Outcome:
         duplicates = committed.duplicates
         accepted = len(batch.reports) - len(duplicates)
+        fresh = self._fresh(batch, duplicates)
         if not (refused or duplicates):
-            self._sink.emit(Reported(committed.counts, accepted))
+            self._sink.emit(Reported(committed.counts, accepted, fresh=fresh))
             self._note_opens(committed.counts)
             return Outcome(accepted, [])
         rejected = Counter(reason for _, reason in refused)
-        self._sink.emit(Reported(committed.counts, accepted, len(duplicates), rejected))
+        self._sink.emit(Reported(committed.counts, accepted, len(duplicates), rejected, fresh))
         self._note_opens(committed.counts)
         known = [(places[batch.keyed[position]], None) for position in duplicates]
         return Outcome(accepted, sorted([*refused, *known], key=lambda item: item[0]))
+
+    def _fresh(self, batch: Batch, duplicates: frozenset[int]) -> Sequence[Fresh]:
+        """The new events of clients that can be recognised, as far as they have just happened."""
+        hasher = self._hasher
+        named = [index for index, report in enumerate(batch.reports) if report.client is not None]
+        if hasher is None or not named:
+            return ()
+        known = {batch.keyed[position] for position in duplicates}
+        now = self._now()
+        new = (batch.reports[index] for index in named if index not in known)
+        found = (self._fresh_one(report, batch.otherwise, now, hasher) for report in new)
+        return [one for one in found if one is not None]
+
+    def _fresh_one(self, report: Report, otherwise: str, now: float, hasher: Hasher) -> Fresh | None:
+        target = report.target if report.target in self._rules.targets else otherwise
+        vocabulary = self._rules.targets.get(target)
+        moment = report.unix_time
+        ago = 0.0 if moment is None else now - moment
+        if vocabulary is None or report.client is None or abs(ago) > FRESH:
+            return None
+        origin = Origin("webhook", target)
+        client = hasher(report.client.encode())
+        if report.event == "open":
+            return Fresh(origin, "open", max(ago, 0.0), client, report.user_agent or "")
+        code = vocabulary.reported_label(report.code or 0)
+        return Fresh(
+            origin,
+            "close",
+            max(ago, 0.0),
+            client,
+            report.user_agent or "",
+            code,
+            vocabulary.close_class(code),
+            report.initiator,
+            report.message_size,
+            report.direction,
+        )
 
     def _note_opens(self, counts: Mapping[Count, float]) -> None:
         for count in counts:

@@ -32,7 +32,7 @@ def application(limit: int | None, ping: float | None) -> web.Application:
 
 def main() -> None:
     chosen = arguments()
-    listener = bound()
+    listener = bound(chosen.port)
     announce(listener.getsockname()[1])
     web.run_app(application(chosen.limit, chosen.ping), sock=listener, print=None, shutdown_timeout=0.5)
 

@@ -38,7 +38,7 @@ async def lifespan(receive: Any, send: Any) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def run_uvicorn(implementation: str, limit: int | None, ping: float | None) -> None:
+def run_uvicorn(implementation: str, limit: int | None, ping: float | None, port: int) -> None:
     import uvicorn
 
     config = uvicorn.Config(
@@ -50,16 +50,16 @@ def run_uvicorn(implementation: str, limit: int | None, ping: float | None) -> N
         timeout_graceful_shutdown=1,
         log_level="critical",
     )
-    listener = bound()
+    listener = bound(port)
     announce(listener.getsockname()[1])
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def run_hypercorn(limit: int | None, ping: float | None) -> None:
+def run_hypercorn(limit: int | None, ping: float | None, port: int) -> None:
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
-    listener = bound()
+    listener = bound(port)
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.websocket_max_message_size = limit or 1 << 30
@@ -79,9 +79,9 @@ def run_hypercorn(limit: int | None, ping: float | None) -> None:
 def main() -> None:
     chosen = arguments("server")
     if chosen.server == "hypercorn":
-        run_hypercorn(chosen.limit, chosen.ping)
+        run_hypercorn(chosen.limit, chosen.ping, chosen.port)
     else:
-        run_uvicorn(chosen.server, chosen.limit, chosen.ping)
+        run_uvicorn(chosen.server, chosen.limit, chosen.ping, chosen.port)
 
 
 if __name__ == "__main__":

@@ -22,18 +22,19 @@ def close_code(message: str) -> int | None:
 
 
 def arguments(*positional: str) -> argparse.Namespace:
-    """`limit` (bytes that a message may have, None for no limit) and `ping` (seconds between Pings, None for none)."""
+    """`limit`, bytes that a message may have, and `ping`, seconds between Pings: None for none. And the `port`."""
     parser = argparse.ArgumentParser()
     for name in positional:
         parser.add_argument(name)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--ping", type=float)
+    parser.add_argument("--port", type=int, default=0)
     return parser.parse_args()
 
 
-def bound() -> socket.socket:
-    """A listening socket on a free port."""
-    return socket.create_server(("127.0.0.1", 0), backlog=100)
+def bound(port: int) -> socket.socket:
+    """A listening socket; on a free port if that is 0."""
+    return socket.create_server(("127.0.0.1", port), backlog=1000)
 
 
 def announce(port: int) -> None:

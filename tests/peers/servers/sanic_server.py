@@ -29,7 +29,7 @@ async def converse(request: Request, connection: Websocket, path: str) -> None:
 
 def main() -> None:
     chosen = arguments()
-    listener = bound()
+    listener = bound(chosen.port)
     app.config.WEBSOCKET_MAX_SIZE = chosen.limit or 1 << 30
     app.config.WEBSOCKET_PING_INTERVAL = chosen.ping
     app.config.WEBSOCKET_PING_TIMEOUT = chosen.ping

@@ -29,7 +29,7 @@ class Echo(websocket.WebSocketHandler):
 
 async def main() -> None:
     chosen = arguments()
-    listener = bound()
+    listener = bound(chosen.port)
     listener.setblocking(False)
     settings = {} if chosen.limit is None else {"websocket_max_message_size": chosen.limit}
     if chosen.ping is not None:

@@ -29,7 +29,7 @@ def refuse(connection: ServerConnection, request: Request) -> Response | None:
 
 async def main() -> None:
     chosen = arguments()
-    listener = bound()
+    listener = bound(chosen.port)
     server = await serve(
         converse,
         sock=listener,
