@@ -1,7 +1,6 @@
 """What each panel shows after the traffic of `dashboards_live`: one row for each query, in the order of the dashboards.
 
-A row says which series are not 0, by which labels they are told apart, and how much each is. Where insights are not
-derived yet the row says that there is nothing: the traffic gives the numbers to put there.
+A row says which series are not 0, by which labels they are told apart, and how much each is.
 """
 
 import math
@@ -56,6 +55,18 @@ CLOSES: Final = {
 }
 REFUSED_BY_WHOM: Final = {(who, source): n for (code, _, who, source), n in CLOSES.items() if code == "1009"}
 NOT_ACCEPTED: Final = {("rejected", "403", "tap"): FORBIDDEN, ("failed", "refused", "tap"): NOBODY}
+REFUSED_SIZES: Final = {
+    ("client_to_server", "close_1009", "tap"): REFUSED,
+    ("server_to_client", "close_1009", "tap"): REFUSED_BY_CLIENT,
+    ("server_to_client", "close_1009", "webhook"): 1,
+}
+CAME_BACK: Final = {("going_away", "tap"): CUT, ("too_big", "tap"): REFUSED - 1}
+"""Clients by the close after which they came back: of those refused there is one, again and again."""
+WAITED: Final = CUT + REFUSED - 1
+QUICKLY: Final = ("acme-app/*", "1s", "tap")
+LOST: Final = between(CUT, CUT + BROKEN + REFUSED)
+"""All who were cut off, and of those that broke and were refused as many as fell into the same ten seconds."""
+BACK: Final = between(CUT, CUT + REFUSED)
 ACTIVE: Final = {TAPPED: OPEN, PROBED: 1}
 
 
@@ -79,8 +90,8 @@ OVERVIEW: Final = (
     Shown("1001 Going Away by server (1 h)", SOURCE, {TAPPED: CUT, PROBED: 1, WEBHOOK: 1}),
     Shown("Handshake success, worst target", SOURCE, {TAPPED: ACCEPTED / ATTEMPTS, PROBED: 1}),
     Shown("Exporter up", ("job",), {("busy",): 1}),
-    Shown("Clients stuck with 1009", SOURCE),
-    Shown("Lost in mass closes (1 h)", SOURCE),
+    Shown("Clients stuck with 1009", SOURCE, {TAPPED: 1}),
+    Shown("Lost in mass closes (1 h)", SOURCE, {TAPPED: LOST}),
     Shown("Handshakes not accepted (1 h)", SOURCE, {TAPPED: FORBIDDEN + NOBODY}),
     Shown(
         "Alerts", ("alertname", "target", "source"), {("WebSocketMessageTooBigSpike", "chat", "tap"): 2}, others=True
@@ -148,29 +159,27 @@ OVERVIEW: Final = (
 
 TOO_BIG: Final = (
     Shown("Closed with 1009, by whom", ("initiator", "source"), REFUSED_BY_WHOM),
-    Shown("Clients stuck now", SOURCE),
-    Shown("Refused again", ("evidence", "source")),
+    Shown("Clients stuck now", SOURCE, {TAPPED: 1}),
+    Shown("Refused again", ("evidence", "source"), {("close_1009", "tap"): REFUSED - 1}),
     Shown("Suspected refusals", SOURCE),
     Shown("Near the limit (1 h)", SOURCE, {TAPPED: NEARLY + REFUSED}),
     Shown("Closes with 1009 by initiator", ("initiator", "source"), rates(REFUSED_BY_WHOM)),
-    Shown("Refused again within 5 minutes", ("evidence", "source")),
-    Shown(
-        "Refused messages by evidence",
-        ("direction", "evidence", "source"),
-        rates({("server_to_client", "close_1009", "webhook"): 1}),
+    Shown("Refused again within 5 minutes", ("evidence", "source"), rates({("close_1009", "tap"): REFUSED - 1})),
+    Shown("Refused messages by evidence", ("direction", "evidence", "source"), rates(REFUSED_SIZES)),
+    *(
+        Shown(
+            "Sizes of refused messages",
+            ("direction", "evidence", "source"),
+            {
+                ("client_to_server", "close_1009", "tap"): between(OVER / 2, OVER),
+                ("server_to_client", "close_1009", "tap"): between(REPLY / 2, 2048),
+                ("server_to_client", "close_1009", "webhook"): between(REPORTED / 2, REPORTED),
+            },
+            ref,
+        )
+        for ref in "AB"
     ),
-    Shown(
-        "Sizes of refused messages",
-        ("direction", "evidence", "source"),
-        {("server_to_client", "close_1009", "webhook"): between(REPORTED / 2, REPORTED)},
-    ),
-    Shown(
-        "Sizes of refused messages",
-        ("direction", "evidence", "source"),
-        {("server_to_client", "close_1009", "webhook"): REPORTED},
-        "B",
-    ),
-    Shown("Stuck clients", SOURCE),
+    Shown("Stuck clients", SOURCE, {TAPPED: 1}),
     *(
         Shown("Messages near the limit", ("direction", "source"), rates({("client_to_server", "tap"): n}), ref)
         for ref, n in (("A", NEARLY + REFUSED), ("B", REFUSED), ("C", REFUSED))
@@ -182,26 +191,40 @@ TOO_BIG: Final = (
         ("direction", "source"),
         {("client_to_server", "tap"): LIMIT, ("server_to_client", "tap"): MIB},
     ),
-    Shown("Bracket of the real limit", ("direction", "source"), ref="B"),
-    Shown("Bracket of the real limit", ("direction", "source"), ref="C"),
+    Shown(
+        "Bracket of the real limit",
+        ("direction", "source"),
+        {("client_to_server", "tap"): SMALL, ("server_to_client", "tap"): SMALL},
+        "B",
+    ),
+    Shown(
+        "Bracket of the real limit",
+        ("direction", "source"),
+        {("client_to_server", "tap"): OVER, ("server_to_client", "tap"): REPLY},
+        "C",
+    ),
     Shown("Message sizes, client_to_server", ("le",), cumulative(SENT, SIZE_BOUNDS)),
     Shown("Message sizes, server_to_client", ("le",), cumulative(ANSWERED, SIZE_BOUNDS)),
     *size_quantiles("Sizes beside the limit, client_to_server", SENT),
     Shown("Sizes beside the limit, client_to_server", SOURCE, {TAPPED: LIMIT}, "D"),
     *size_quantiles("Sizes beside the limit, server_to_client", ANSWERED),
     Shown("Sizes beside the limit, server_to_client", SOURCE, {TAPPED: MIB}, "D"),
-    Shown("Refused sizes, close_1009", ("le",)),
+    Shown("Refused sizes, close_1009", ("le",), cumulative({OVER: REFUSED, REPLY: REFUSED_BY_CLIENT}, SIZE_BOUNDS)),
     Shown("Refused sizes, suspected", ("le",)),
 )
 
 RECONNECTS: Final = (
-    Shown("Mass closes under way", SOURCE),
-    Shown("Lost in mass closes", SOURCE),
-    Shown("Back again", SOURCE),
-    Shown("Back within a second", SOURCE),
+    Shown("Mass closes under way", SOURCE, {TAPPED: 1}),
+    Shown("Lost in mass closes", SOURCE, {TAPPED: LOST}),
+    Shown("Back again", SOURCE, {TAPPED: BACK}),
+    Shown("Back within a second", SOURCE, {TAPPED: BACK}),
     Shown("Mass closes that went badly", SOURCE),
     Shown("Connections with a shared key", SOURCE),
-    Shown("Handshakes against connections lost", SOURCE),
+    Shown(
+        "Handshakes against connections lost",
+        SOURCE,
+        {TAPPED: between(CUT / WINDOW, (CUT + BROKEN + REFUSED) / WINDOW)},
+    ),
     Shown(
         "Handshakes against connections lost",
         ("outcome", "source"),
@@ -211,19 +234,24 @@ RECONNECTS: Final = (
         },
         "B",
     ),
-    Shown("Busiest second of the last minute", SOURCE),
-    Shown("Busiest second of the last minute", SOURCE, ref="B"),
+    Shown("Busiest second of the last minute", SOURCE, {TAPPED: between(CUT, ATTEMPTS)}),
+    Shown("Busiest second of the last minute", SOURCE, {TAPPED: ATTEMPTS / 60}, "B"),
     Shown("Active connections over all replicas", SOURCE, ACTIVE),
-    Shown("Returns by time", ("within", "source")),
+    Shown("Returns by time", ("within", "source"), {("1s", "tap"): between(CUT / WINDOW, (CUT + REFUSED) / WINDOW)}),
     Shown("Closes without a Close frame", ("initiator", "source"), rates({("server", "tap"): BROKEN})),
-    Shown("Mass closes by replica", SOURCE),
+    Shown("Mass closes by replica", SOURCE, {TAPPED: 1}),
     Shown("Mass closes by verdict", ("verdict", "source")),
-    Shown("Delay after a loss", ("le",)),
-    Shown("Delay after other closes", ("le",)),
-    Shown("Reconnects by kind of close", ("after", "source")),
-    *(Shown("Delay by kind of close", ("after", "source"), ref=ref) for ref in "AB"),
-    Shown("Reconnects by client build", ("build", "within", "source")),
-    Shown("Client builds", ("build", "within", "source")),
+    Shown("Delay after a loss", ("le",), {("1.0",): between(1, CUT), ("+Inf",): CUT}, others=True),
+    Shown("Delay after other closes", ("le",), {("1.0",): between(1, REFUSED), ("+Inf",): REFUSED - 1}, others=True),
+    Shown("Reconnects by kind of close", ("after", "source"), rates(CAME_BACK)),
+    *(Shown("Delay by kind of close", ("after", "source"), dict.fromkeys(CAME_BACK, SOME_TIME), ref) for ref in "AB"),
+    Shown(
+        "Reconnects by client build",
+        ("build", "within", "source"),
+        {QUICKLY: between(1 / WINDOW, WAITED / WINDOW)},
+        others=True,
+    ),
+    Shown("Client builds", ("build", "within", "source"), {QUICKLY: between(1, WAITED)}, others=True),
 )
 
 EXPECTED: Final[Mapping[str, tuple[Shown, ...]]] = {
@@ -232,13 +260,8 @@ EXPECTED: Final[Mapping[str, tuple[Shown, ...]]] = {
     "reconnects.json": RECONNECTS,
 }
 
-NOTHING_YET: Final = {
-    ("Bracket of the real limit", "B"),
-    ("Bracket of the real limit", "C"),
-    ("Mass closes by verdict", "A"),
-    ("Client builds", "A"),
-}
-"""Queries that find no series at all: of tables that leave out zeros, and of gauges that exist only once known."""
+NOTHING_YET: Final = {("Mass closes by verdict", "A")}
+"""Queries that find no series at all: a verdict takes up to ten minutes."""
 
 FRESH: Final[Mapping[str, Value]] = {
     "Exporter up": 1,

@@ -224,6 +224,7 @@ def scraped(monitor: Prometheus) -> float | None:
         f'sum(websocket_closes_total{{source="tap"}}) == {CLOSED}',
         f'sum(websocket_connections_active{{job="busy", source="tap"}}) == {OPEN}',
         f'sum(websocket_message_size_bytes_bucket{{direction="server_to_client", le="128.0"}}) == {LEFT + CALM + OPEN}',
+        'count(websocket_message_size_limit_bytes{origin="accepted"}) == 2',
         "sum(websocket_probe_up) == 1",
         'ALERTS{alertname="WebSocketMessageTooBigSpike", alertstate="firing"}',
     )
