@@ -147,7 +147,7 @@ def _sort(
     reports: list[Report] = []
     ids: list[str] = []
     refused: list[tuple[int, Rejection]] = []
-    opens = set(opened)
+    opens: set[str] = set()
     for index, item in enumerate(items):
         if isinstance(item, str):
             refused.append((index, item))
@@ -184,4 +184,4 @@ def _sort(
     keyed: Sequence[int] = range(len(reports))
     if len(ids) < len(reports):
         keyed = [index for index in keyed if reports[index].id is not None]
-    return Batch(add_up, since, judged, reports, ids, keyed, opens), refused, places
+    return Batch(add_up, since, judged, reports, ids, keyed, opened | opens if opens else opened), refused, places
