@@ -152,7 +152,8 @@ OVERVIEW: Final = (
     Shown("Frame anomalies", ("kind",)),
     Shown("Errors and folded labels", ("error",)),
     Shown("Errors and folded labels", ("label",), ref="B"),
-    Shown("Log lines dropped", ("job",)),
+    Shown("Log lines and events dropped", ("job",)),
+    Shown("Log lines and events dropped", ("reason",), ref="B"),
     Shown("Configuration", ("job",), {("busy",): 1}),
     Shown("Replicas by version", ("job",), {("busy",): 1}),
 )

@@ -41,7 +41,7 @@ def run_suite(folder: Path, required: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"],
         cwd=folder,
-        env=os.environ | {"TESTS_REQUIRE_PROGRAMS": required},
+        env=os.environ | {"TESTS_REQUIRE_PROGRAMS": required, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=50,

@@ -88,12 +88,14 @@ def panels() -> list[Panel]:
         ),
         time_series(
             Heading(
-                "Log lines dropped",
-                "Log lines lost, per second, because whoever reads the log does not keep up. What is counted is right "
-                "all the same; the lines that tell which client it was are missing.",
+                "Log lines and events dropped",
+                "Log lines lost, per second, because whoever reads the log does not keep up: what is counted is right "
+                "all the same; the lines that tell which client it was are missing. Events whose effect was lost by a "
+                "fault of the exporter: some number is too low, and the log has the fault, which is worth a report.",
             ),
             "cps",
-            Query(promql.rate(catalogue.LOG_LINES_DROPPED, PROCESS), REPLICA),
+            Query(promql.rate(catalogue.LOG_LINES_DROPPED, PROCESS), f"lines {REPLICA}"),
+            Query(promql.rate(catalogue.EVENTS_DROPPED, (*PROCESS, "reason")), f"events {{{{reason}}}} {REPLICA}"),
             width=6,
         ),
         tile(

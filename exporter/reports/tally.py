@@ -1,5 +1,6 @@
 """Reports become counts: many events, one small table of how much each number grows."""
 
+import math
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
@@ -48,8 +49,8 @@ class Tally:
     def __call__(self, reports: Sequence[Report], otherwise: str, opened: Set[str] = NOBODY) -> dict[Count, float]:
         """What `reports` add. Those that name no target with a vocabulary are `otherwise`'s, which must have one.
 
-        `opened` are the targets whose services have reported opens before: only there does a close end something that
-        was counted as active. An open among the reports makes its target one of them.
+        `opened` are the targets whose services have reported opens, these reports included: only there does a close end
+        something that was counted as active.
         """
         # Most reports of a request are alike in all but their durations: what is the same is looked at once.
         alike: defaultdict[tuple[str, int | None, str], list[float | None]] = defaultdict(list)
@@ -57,29 +58,25 @@ class Tally:
             alike[report.target, report.code, report.initiator].append(report.duration)
         targets, known = self._durations, self._closes
         durations: dict[str, list[float | None]] = {}
-        closes: dict[str, int] = {}
-        opens: dict[str, int] = {}
         counts: dict[Count, float] = {}
         refusals = False
         for (named, code, initiator), lived in alike.items():
             target = named if named in targets else otherwise
             if code is None:
-                opens[target] = opens.get(target, 0) + len(lived)
+                _add(counts, Count(target, "opens"), len(lived))
                 continue
             count = known.get((target, code, initiator)) or self._close(target, code, initiator)
             counts[count] = counts.get(count, 0.0) + len(lived)
-            closes[target] = closes.get(target, 0) + len(lived)
+            if target in opened:
+                _add(counts, Count(target, "closes_since_open"), len(lived))
             if target in durations:
                 durations[target] += lived
             else:
                 durations[target] = lived
-            refusals = refusals or code == 1009
-        for target, number in closes.items():
-            _add_durations(counts, targets[target], [one for one in durations[target] if one is not None])
-            if target in opened or target in opens:
-                counts[Count(target, "closes_since_open")] = number
-        for target, number in opens.items():
-            counts[Count(target, "opens")] = number
+            if code == 1009:
+                refusals = True
+        for target, values in durations.items():
+            _add_durations(counts, targets[target], [value for value in values if value is not None])
         if refusals:
             for report in reports:
                 if report.code == 1009 and report.message_size is not None:
@@ -95,15 +92,17 @@ class Tally:
 
 def _add_durations(counts: dict[Count, float], keys: Sequence[Count], durations: list[float]) -> None:
     """Add up durations of one target, whose counts are `keys`: one for each bucket, and that of the sum."""
-    durations.sort()  # so that only the bounds have to be looked up, not each duration among them
-    below = 0
-    for key, bound in zip(keys, _DURATION_BOUNDS, strict=False):
-        reached = bisect_right(durations, bound)
-        if reached > below:
-            counts[key] = reached - below
-        below = reached
-    if len(durations) > below:
-        counts[keys[-2]] = len(durations) - below
+    if len(durations) <= len(_DURATION_BOUNDS):
+        for duration in durations:
+            _add(counts, keys[bisect_left(_DURATION_BOUNDS, duration)], 1)
+    else:
+        durations.sort()  # so that only the bounds have to be looked up, and not each duration among them
+        below = 0
+        for key, bound in zip(keys, (*_DURATION_BOUNDS, math.inf), strict=False):
+            reached = bisect_right(durations, bound)
+            if reached > below:
+                counts[key] = reached - below
+            below = reached
     if durations:
         counts[keys[-1]] = sum(durations)
 

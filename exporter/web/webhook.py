@@ -268,12 +268,12 @@ class _Closes:
         return verify(secrets, headers, body, self._reception.now()) if secrets else None
 
     def _items(self, headers: Mapping[str, str], body: bytes, fault: SignatureFault | None) -> Steps:
-        """The events of a body, unless it has this `fault`. Raises _Refused or BodyFault."""
+        """The events of a body, unless it has this `fault`. Raises _Refused."""
         if fault is not None:
             raise _Refused(fault)
         if self._reception.secrets() and not headers.keys().isdisjoint(UNSIGNED):
             raise _Refused("unsupported_media_type")
-        return (yield from self._read(body, headers.get("content-type", ""), headers))
+        return self._read(body, headers.get("content-type", ""), headers)
 
     async def _body(self, receive: Receive) -> bytes:
         message = await receive()

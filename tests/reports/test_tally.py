@@ -81,7 +81,7 @@ def test_refused_sizes() -> None:
 def test_opens() -> None:
     """Opens count by themselves; from the first one on closes are set off against them."""
     opened, closed = Report(event="open"), close(1000)
-    assert counted(opened, closed, opened) == {
+    assert counted(opened, closed, opened, opened=frozenset({"chat"})) == {
         Count("chat", "opens"): 2,
         Count("chat", "closes", "1000 unknown"): 1,
         Count("chat", "closes_since_open"): 1,

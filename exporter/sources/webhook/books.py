@@ -169,8 +169,8 @@ class MemoryBook:
 
     def _add(self, keys: Sequence[str]) -> frozenset[int]:
         """Remember these keys. Returns the positions of those that were known, or came before among them."""
-        current = self._generations[0]
-        if all(known.isdisjoint(keys) for known in self._generations):
+        current, previous, oldest = self._generations
+        if current.isdisjoint(keys) and previous.isdisjoint(keys) and oldest.isdisjoint(keys):
             size = len(current)
             current.update(keys)
             if len(current) - size == len(keys):
@@ -179,7 +179,7 @@ class MemoryBook:
             return frozenset(position for position, one in enumerate(keys) if first[one] < position)
         duplicates = []
         for position, one in enumerate(keys):
-            if any(one in known for known in self._generations):
+            if one in current or one in previous or one in oldest:
                 duplicates.append(position)
             else:
                 current.add(one)
@@ -209,7 +209,7 @@ def _is_stale(batch: Batch, since: float, now: float) -> bool:
 
 def _keys(ids: Sequence[str]) -> Sequence[str]:
     """Identities as a memory book knows them: a sender chooses how long those are."""
-    if max(map(len, ids), default=0) <= LONG_ID:
+    if not ids or max(map(len, ids)) <= LONG_ID:
         return ids
     return [_digest(one) if len(one) > LONG_ID else one for one in ids]
 

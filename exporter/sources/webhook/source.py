@@ -202,7 +202,7 @@ def _sort(
     reports: list[Report] = []
     ids: list[str] = []
     refused: list[tuple[int, Rejection]] = []
-    opens = set(opened)
+    opens: set[str] = set()
     for index, item in enumerate(items):
         if isinstance(item, str):
             refused.append((index, item))
@@ -239,4 +239,5 @@ def _sort(
     keyed: Sequence[int] = range(len(reports))
     if len(ids) < len(reports):
         keyed = [index for index in keyed if reports[index].id is not None]
-    return Batch(add_up, since, judged, reports, ids, keyed, opens, otherwise or ""), refused, places
+    opens_ever = opened | opens if opens else opened
+    return Batch(add_up, since, judged, reports, ids, keyed, opens_ever, otherwise or ""), refused, places
