@@ -250,7 +250,7 @@ EVENTS = st.one_of(
     st.builds(MassCloseLost, st.just(CHAT), st.integers(1, 10_000)),
     st.builds(MassCloseReturned, st.just(CHAT), st.sampled_from(WITHINS)),
     st.builds(
-        MessageRefused, st.just(CHAT), st.sampled_from(DIRECTIONS), st.sampled_from(EVIDENCES), st.integers(0, 1 << 63)
+        MessageRefused, st.just(CHAT), st.sampled_from(DIRECTIONS), st.sampled_from(EVIDENCES), st.integers(1, 1 << 63)
     ),
 )
 
