@@ -325,11 +325,12 @@ class Count(NamedTuple):
     key: str = ""
 
 
-class Fresh(NamedTuple):
-    """An open or close that a service has just reported, of a client that can be recognised.
+class ClientReport(NamedTuple):
+    """An open or close that a service reported and that was counted, of a client that can be recognised.
 
-    `ago` is how many seconds before now it happened. For a close, `code` and `close_class` are its labels, and
-    `message_size` (bytes) with `direction` is the message that was refused, if it says.
+    `ago` is how many seconds before now it happened, less than 0 where the service's clock is ahead. For a close,
+    `code` and `close_class` are its labels, and `message_size` (bytes) with `direction` is the message that was
+    refused, if it says.
     """
 
     origin: Origin
@@ -345,26 +346,33 @@ class Fresh(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ClientsReported:
+    """What services reported of clients that can be recognised, a few at a time, after it was counted (`Reported`)."""
+
+    reports: Sequence[ClientReport]
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """Services reported opens and closes: by how much each count grows, and what became of the events.
 
     Many events at once, because they come in batches and each is cheap only then. Each is in `counts` exactly once,
-    however often it was reported. Those of them that the insights can use are in `fresh` too.
+    however often it was reported.
     """
 
     counts: Mapping[Count, float]
     accepted: int = 0
     duplicate: int = 0
     rejected: Mapping[Rejection, int] = field(default_factory=dict)
-    fresh: Sequence[Fresh] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnected:
     """A client whose connection had ended tried to come back, `delay` seconds after the end; its first attempt.
 
-    `delay` is None where several connections have the same key: which of them came back cannot be told. `build` is the
-    operator's pattern that the client's user agent fits, None if none does.
+    It may have been back before its old connection was seen to end: then the delay is 0. `delay` is None where several
+    connections have the same key: which of them came back cannot be told. `build` is the operator's pattern that the
+    client's user agent fits, None if none does.
     """
 
     origin: Origin
@@ -413,8 +421,9 @@ class MassClose:
     `lost` is clients, by (code, initiator) in `lost_by`; `back` is how many of them were connected at the end, `tried`
     how many made any attempt. `returned` is how many were accepted again, by when; `busiest_second` the most that did
     so in one second. `answered` is the handshakes of the lost clients that the service accepted or rejected, from the
-    first accepted one on; `rejected` the rejected ones of them. `gap` is until that first accepted one, None if there
-    was none. `draining` is whether this exporter was being shut down.
+    first accepted one on, while they were not back; `rejected` the rejected ones of them, `refused` those that this
+    exporter refused itself. `gap` is until that first accepted one, None if there was none. `draining` is whether this
+    exporter was being shut down.
     """
 
     origin: Origin
@@ -430,6 +439,7 @@ class MassClose:
     rejected: int
     gap: float | None
     draining: bool
+    refused: int = 0
     builds: Sequence[BuildReturns] = ()
 
     @property
@@ -521,6 +531,7 @@ Event = (
     | ProbeUp
     | ProbeFailed
     | Reported
+    | ClientsReported
     | Reconnected
     | MassCloseLost
     | MassCloseReturned

@@ -285,6 +285,7 @@ def _mass_close_fields(over: MassClose) -> dict[str, Any]:
         "busiest_second": over.busiest_second,
         "answered": over.answered,
         "rejected": over.rejected,
+        "refused_by_exporter": over.refused,
         "answered_per_returned": round(over.answered / over.returns, 2) if over.returns else None,
         "draining": over.draining,
         "builds": [_build_fields(build) for build in over.builds],

@@ -6,27 +6,30 @@ from typing import Any, Final, Protocol
 
 from exporter.events import (
     ClientKey,
+    ClientReport,
+    ClientsReported,
     Direction,
     Ending,
     Event,
-    Fresh,
     HandshakeEnded,
     HandshakeOutcome,
     Initiator,
     Origin,
     Reconnected,
-    Reported,
     Sink,
     Standing,
 )
 from exporter.insight.builds import Builds
-from exporter.insight.mass_close import MassCloseRules, MassCloses
+from exporter.insight.mass_close import MassCloseRules, MassCloses, is_loss
 from exporter.insight.oversize import Oversize, OversizeRules
-from exporter.insight.reconnects import TOKEN_LIFE, Reconnects
+from exporter.insight.reconnects import TOKEN_LIFE, Reconnects, after_close
 from exporter.insight.seconds import LastMinute
 
 MOST_CLIENTS: Final = 100_000
 """Clients that are remembered of each origin."""
+
+FRESH: Final = 5.0
+"""Seconds that a reported event may be old, or ahead, to tell how clients come back."""
 
 TICKS_PER_SECOND: Final = 2
 """How often `tick` wants to be called; the unit of `Sizes.advance`."""
@@ -62,6 +65,7 @@ class _Watched:
     ) -> None:
         self._origin = origin
         self._emit = sink.emit
+        self._rules = rules
         self.builds = builds
         self.sizes = sizes
         self.last_minute = LastMinute()
@@ -92,7 +96,7 @@ class _Watched:
     def went(self, event: Ending, now: float) -> None:
         """A connection has ended."""
         client = event.client
-        self._lose(now, client, event.code, event.initiator, event.user_agent)
+        replaced = self._lose(now, client, event.code, event.initiator, event.user_agent)
         if self.oversize.concerned(event):
             self.oversize.ended(
                 event,
@@ -102,25 +106,61 @@ class _Watched:
                 accepted_messages=self._accepted_messages,
             )
         if client is not None:
-            self.reconnects.ended(client, event.close_class, now)
+            self._leave(client, event.close_class, now, event.user_agent, replaced=replaced)
 
-    def reported(self, fresh: Fresh, now: float) -> None:
-        """A service said that a connection has ended. Only of one whose opening it reported is it known who is left."""
-        client = fresh.client
-        ended = now - fresh.ago
+    def reported(self, report: ClientReport, now: float) -> None:
+        """A service said what happened `report.ago`. What is late tells who is connected, and nothing else.
+
+        Taken for what it says, a batch that was held back would be a herd.
+        """
+        client, happened = report.client, now - report.ago
+        if abs(report.ago) > FRESH:
+            self._late(report, happened)
+        elif report.event == "open":
+            self.came("accepted", happened, happened, client, report.user_agent)
+        else:
+            self._reported_close(report, now, happened)
+
+    def _late(self, report: ClientReport, happened: float) -> None:
+        if report.event == "open":
+            self.mass_closes.opened(happened)
+            self.reconnects.opened(report.client, happened)
+        else:
+            self.mass_closes.left(happened)
+            self.reconnects.ended(report.client, report.close_class, happened, token=False)
+
+    def _reported_close(self, report: ClientReport, now: float, ended: float) -> None:
+        """Only of a connection whose opening was reported is it known who is left."""
+        client, replaced = report.client, False
         if self.reconnects.holds(client):
-            self._lose(ended, client, fresh.code, fresh.initiator, fresh.user_agent)
-        if fresh.close_class == "too_big" and fresh.direction is not None:
+            replaced = self._lose(ended, client, report.code, report.initiator, report.user_agent)
+        else:
+            self.mass_closes.left(ended)
+        if report.close_class == "too_big" and report.direction is not None:
             shared = self.reconnects.shared(client, now)
-            self.oversize.reported(fresh.direction, fresh.message_size, client, now, shared=shared)
-        self.reconnects.ended(client, fresh.close_class, ended)
+            self.oversize.reported(report.direction, report.message_size, client, now, shared=shared)
+        self._leave(client, report.close_class, ended, report.user_agent, replaced=replaced)
 
-    def _lose(self, now: float, client: ClientKey | None, code: str, initiator: Initiator, user_agent: str) -> None:
+    def _lose(self, now: float, client: ClientKey | None, code: str, initiator: Initiator, user_agent: str) -> bool:
+        """A connection is gone. Returns whether its client is back already."""
+        replaced = (
+            client is not None
+            and is_loss(code, initiator)
+            and self.reconnects.replaced(client, now, self._rules.mass_close.window)
+        )
         before = self.mass_closes.began
-        self.mass_closes.ended(now, client, code, initiator, user_agent)
+        self.mass_closes.ended(now, client, code, initiator, user_agent, replaced=replaced)
         began = self.mass_closes.began
         if began is not None and before is None:
             self.oversize.mass_close(began)
+        return replaced
+
+    def _leave(self, client: ClientKey, close_class: str, now: float, user_agent: str, *, replaced: bool) -> None:
+        """A client's close waits for it to come back, unless it has."""
+        self.reconnects.ended(client, close_class, now, token=not replaced)
+        if replaced:
+            after = after_close(close_class)
+            self._emit(Reconnected(self._origin, after, 0.0, self.builds.listed(user_agent)))
 
     def _accepted_messages(self, direction: Direction) -> int:
         sizes = self.sizes.get(direction)
@@ -155,7 +195,7 @@ class Insight:
         self._handlers: Final[dict[type, Callable[[Any], None]]] = {
             HandshakeEnded: self._handshake_ended,
             Ending: self._ending,
-            Reported: self._reported,
+            ClientsReported: self._clients_reported,
         }
 
     def watch(
@@ -219,14 +259,9 @@ class Insight:
         if watched is not None:
             watched.went(event, self._clock())
 
-    def _reported(self, event: Reported) -> None:
-        for fresh in event.fresh:
-            watched = self._watched.get(fresh.origin)
-            if watched is None:
-                continue
-            now = self._clock()
-            if fresh.event == "open":
-                opened = now - fresh.ago
-                watched.came("accepted", opened, opened, fresh.client, fresh.user_agent)
-            else:
-                watched.reported(fresh, now)
+    def _clients_reported(self, event: ClientsReported) -> None:
+        now = self._clock()
+        for report in event.reports:
+            watched = self._watched.get(report.origin)
+            if watched is not None:
+                watched.reported(report, now)

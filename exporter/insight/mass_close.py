@@ -45,13 +45,16 @@ MOST_LOST: Final = 100_000
 class MassCloseRules:
     """What makes a mass close, when it is over, and what is said of it. Times are seconds.
 
-    `least` connections and a `share` of the most that were open in the last `peak_window` must end within `window`. It
-    is over once a `recovered` share of the lost is back and has been for `settled`, or after `longest`.
+    `least` connections and a `share` of the most that were open in the last `peak_window` must end within `window`, and
+    they must be over `usual` times what ends in so long a time on the average of `peak_window`: where the server ends
+    each connection after a short while, that is its way. It is over once a `recovered` share of the lost is back and
+    has been for `settled`, or after `longest`.
     """
 
     least: int = 5
     share: float = 0.25
     window: float = 10.0
+    usual: float = 3.0
     peak_window: float = 600.0
     recovered: float = 0.95
     settled: float = 10.0
@@ -70,6 +73,7 @@ class _Loss(NamedTuple):
     code: str
     initiator: Initiator
     user_agent: str
+    replaced: bool  # its client was accepted again before
 
 
 class _Handshake(NamedTuple):
@@ -96,7 +100,8 @@ def verdict(over: MassClose, rules: MassCloseRules) -> Verdict:
     moved: this process is being shut down, or under a fifth of the lost came back here and as few so much as tried.
     unrecovered: under 80 % were accepted again, of 50 or more; or nobody was, though they tried. too_few: under 50
     returns, whose shape says nothing. amplified: the service answered more than twice as many handshakes of the lost as
-    clients returned, or rejected over a fifth of them. herd: over half of the returns were in one second.
+    clients returned, or rejected over a fifth of them. unrecovered once more: under 80 % are back at the end, because
+    they were lost again. herd: over half of the returns were in one second.
     """
     returns = over.returns
     if over.draining or max(returns, over.tried) < rules.moved_share * over.lost:
@@ -107,6 +112,8 @@ def verdict(over: MassClose, rules: MassCloseRules) -> Verdict:
         return "too_few"
     if over.answered > rules.amplified * returns or over.rejected > rules.rejected_share * over.answered:
         return "amplified"
+    if over.back < rules.unrecovered_share * over.lost:
+        return "unrecovered"
     return "herd" if over.busiest_second > rules.herd_share * returns else "healthy"
 
 
@@ -137,16 +144,20 @@ class _Incident:
         self._tried = 0
         self._answered = 0
         self._rejected = 0
+        self._refused = 0
         self._gap: float | None = None
         self.lost = 0
         self.out = 0
         self.recovered_at: float | None = None
 
     def loss(self, loss: _Loss) -> bool:
-        """Take a loss. Returns whether it is of one more client: one that is back may be lost again."""
+        """Take a loss. Returns whether it is of one more client: one that is back may be lost again.
+
+        Of a key of several it cannot be told which of them was lost: there each loss counts.
+        """
         client = None if loss.client is None else self._clients.get(loss.client)
         self.out += 1
-        if client is not None and client.out < client.lost:
+        if client is not None and client.lost == 1 and not client.out:
             client.out += 1
             return False
         self.lost += 1
@@ -163,8 +174,10 @@ class _Incident:
     def handshake(self, handshake: _Handshake) -> Within | None:
         """Take a handshake. Returns when a lost client was accepted again for the first time, if one was."""
         client = self._clients.get(handshake.client)
-        if client is None:
+        if client is None or not client.out:
             return None
+        if handshake.outcome == "refused_by_exporter":
+            self._refused += 1
         if client.tried < client.lost:
             client.tried += 1
             self._tried += 1
@@ -182,8 +195,6 @@ class _Incident:
         self._answered += 1
         if self._gap is None:
             self._gap = passed
-        if not client.out:
-            return None
         client.out -= 1
         self.out -= 1
         if client.returned >= client.lost:
@@ -221,6 +232,7 @@ class _Incident:
             rejected=self._rejected,
             gap=self._gap,
             draining=draining,
+            refused=self._refused,
             builds=[tally.returns(name) for name, tally in builds],
         )
         return replace(facts, verdict=verdict(facts, rules))
@@ -230,6 +242,17 @@ class _Incident:
         if name not in self._tallies and len(self._tallies) >= MOST_BUILDS:
             name = OTHERS
         return self._tallies.setdefault(name, BuildTally())
+
+
+class _Stretch:
+    """A stretch of time as long as the window: the most that were open in it, and how many were lost."""
+
+    __slots__ = ("losses", "number", "peak")
+
+    def __init__(self, number: int, peak: int) -> None:
+        self.number = number
+        self.peak = peak
+        self.losses = 0
 
 
 class MassCloses:
@@ -244,7 +267,7 @@ class MassCloses:
         self.builds = builds
         self._rules = rules
         self._active = 0
-        self._peaks: deque[tuple[int, int]] = deque()  # the most that were open, by stretch of a window's length
+        self._stretches: deque[_Stretch] = deque()  # the last 10 minutes
         self._stretch_ends = float("-inf")
         self._recent: deque[_Loss | _Handshake] = deque()  # from the first loss of the window on
         self._losses = 0  # of these
@@ -261,20 +284,33 @@ class MassCloses:
         self._active += 1
         self._note_active(now)
 
-    def ended(self, now: float, client: ClientKey | None, code: str, initiator: Initiator, user_agent: str) -> None:
-        """A connection has ended."""
+    def left(self, now: float) -> None:
+        """A connection has ended of which no more is known than that."""
         if now >= self._stretch_ends:
             self._note_active(now)
         if self._active:
             self._active -= 1
+
+    def ended(
+        self,
+        now: float,
+        client: ClientKey | None,
+        code: str,
+        initiator: Initiator,
+        user_agent: str,
+        *,
+        replaced: bool = False,
+    ) -> None:
+        """A connection has ended; `replaced` if its client was accepted again before."""
+        self.left(now)
         if not is_loss(code, initiator):
             return
-        loss = _Loss(now, client, code, initiator, user_agent)
-        self._recent.append(loss)
+        self._stretches[-1].losses += 1
+        self._recent.append(_Loss(now, client, code, initiator, user_agent, replaced))
         if self._incident is None:
             self._losses += 1
             self._forget_recent(now)
-            if self._losses < self._rules.least or self._losses < self._rules.share * self._highest(now):
+            if not self._is_mass(now):
                 return
             self._incident = _Incident(self._recent[0].at, self.builds)
         self._take(self._incident, AT_ONCE)
@@ -333,6 +369,8 @@ class MassCloses:
         if incident.loss(loss):
             self._emit(MassCloseLost(self._origin, 1))
         incident.recovering(loss.at, self._rules.recovered)
+        if loss.replaced and loss.client is not None:
+            self._return(incident, _Handshake(loss.at, loss.client, "accepted", loss.at, 0.0))
 
     def _return(self, incident: _Incident, handshake: _Handshake) -> None:
         when = incident.handshake(handshake)
@@ -340,25 +378,34 @@ class MassCloses:
             self._emit(MassCloseReturned(self._origin, when))
         incident.recovering(handshake.at, self._rules.recovered)
 
+    def _is_mass(self, now: float) -> bool:
+        """Whether the losses of the window are enough, by number, by share, and beside what is usual."""
+        rules, losses = self._rules, self._losses
+        if losses < rules.least or losses < rules.share * self._highest(now):
+            return False
+        before = sum(stretch.losses for stretch in self._stretches) - losses
+        usual = before * rules.window / rules.peak_window
+        return losses > rules.usual * usual
+
     def _note_active(self, now: float) -> None:
         """So many are open: the most of this stretch, perhaps."""
         if now >= self._stretch_ends:
-            stretch = int(now / self._rules.window)
-            self._stretch_ends = (stretch + 1) * self._rules.window
-            self._peaks.append((stretch, self._active))
-            self._forget_peaks(now)
-        elif self._active > self._peaks[-1][1]:
-            self._peaks[-1] = (self._peaks[-1][0], self._active)
+            number = int(now / self._rules.window)
+            self._stretch_ends = (number + 1) * self._rules.window
+            self._stretches.append(_Stretch(number, self._active))
+            self._forget_stretches(now)
+        elif self._active > self._stretches[-1].peak:
+            self._stretches[-1].peak = self._active
 
     def _highest(self, now: float) -> int:
         """The most connections that were open in the last 10 minutes."""
-        self._forget_peaks(now)
-        return max(peak for _, peak in self._peaks)
+        self._forget_stretches(now)
+        return max(stretch.peak for stretch in self._stretches)
 
-    def _forget_peaks(self, now: float) -> None:
+    def _forget_stretches(self, now: float) -> None:
         oldest = int((now - self._rules.peak_window) / self._rules.window)
-        while self._peaks[0][0] < oldest:
-            self._peaks.popleft()
+        while self._stretches[0].number < oldest:
+            self._stretches.popleft()
 
     def _forget_recent(self, now: float) -> None:
         """Keep what happened within the window, from its first loss on."""

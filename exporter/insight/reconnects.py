@@ -26,11 +26,12 @@ Tokens = tuple[int, ...]
 _NONE: Final[Tokens] = (0,) * len(AFTERS)
 _ONE: Final[Mapping[After, Tokens]] = {after: tuple(int(after == other) for other in AFTERS) for after in AFTERS}
 
-_Client = tuple[int, float, float, Tokens]
-"""Open connections; when several were open last; when one was closed last; what waits. A plain tuple of plain values,
-because the garbage collector leaves those alone: 100,000 objects would cost it milliseconds at a time."""
+_Client = tuple[int, float, float, float, Tokens, Tokens]
+"""Open connections; when several were open last; when one was closed last; when the newer tokens began; the newer and
+the older tokens. A plain tuple of plain values, because the garbage collector leaves those alone: 100,000 objects would
+cost it milliseconds at a time."""
 
-_NOBODY: Final[_Client] = (0, _NEVER, _NEVER, _NONE)
+_NOBODY: Final[_Client] = (0, _NEVER, _NEVER, _NEVER, _NONE, _NONE)
 
 
 class CameBack(NamedTuple):
@@ -41,7 +42,11 @@ class CameBack(NamedTuple):
 
 
 class Reconnects:
-    """The clients of one origin. `shared_connections` is how many open ones have a key that several hold."""
+    """The clients of one origin. `shared_connections` is how many open ones have a key that several hold.
+
+    A key of many clients always has some token: so these are kept in two generations of half their life, of which the
+    older goes as a whole. A client's one token lives exactly as long as it should.
+    """
 
     def __init__(self, most_clients: int, token_life: float = TOKEN_LIFE) -> None:
         self._life = token_life
@@ -54,42 +59,66 @@ class Reconnects:
     def attempted(self, client: ClientKey, at: float) -> CameBack | None:
         """A client tries to connect, at a moment in seconds. Returns which close it came back from, if from any."""
         known = self._clients.get(client)
-        if known is None or known[3] is _NONE:
+        if known is None or (known[4] is _NONE and known[5] is _NONE):
             return None
-        opened, several, closed, tokens = known
-        if at - closed > self._life:
-            self._put(client, (opened, several, closed, _NONE))
+        opened, several, closed, began, newer, older = known
+        waiting = sum(newer) + sum(older)
+        began, newer, older = self._young(at, began, newer, older)
+        if at - closed > self._life or not (any(newer) or any(older)):
+            self._put(client, (opened, several, closed, began, _NONE, _NONE))
             return None
-        after = next(after for after, waiting in zip(AFTERS, tokens, strict=True) if waiting)
-        self._put(client, (opened, several, closed, _less(tokens, after)))
-        shared = opened > 0 or sum(tokens) > 1 or at - several <= self._life
+        after, newer, older = _taken(newer, older)
+        self._put(client, (opened, several, closed, began, newer, older))
+        shared = opened > 0 or waiting > 1 or at - several <= self._life
         return CameBack(after, None if shared else max(0.0, at - closed))
 
     def opened(self, client: ClientKey, now: float) -> None:
         """A client's connection was accepted."""
-        opened, several, closed, tokens = self._clients.get(client) or _NOBODY
+        opened, several, closed, began, newer, older = self._clients.get(client) or _NOBODY
         opened += 1
         if opened > 1:
             self.shared_connections += 2 if opened == 2 else 1
             several = now
-        self._put(client, (opened, several, closed, tokens))
+        self._put(client, (opened, several, closed, began, newer, older))
 
-    def ended(self, client: ClientKey, close_class: str, now: float) -> None:
-        """A client's connection has ended."""
-        opened, several, closed, tokens = self._clients.get(client) or _NOBODY
+    def ended(self, client: ClientKey, close_class: str, now: float, *, token: bool = True) -> None:
+        """A client's connection has ended, which leaves a `token` unless the client is back already."""
+        opened, several, closed, began, newer, older = self._clients.get(client) or _NOBODY
         if opened > 1:
             self.shared_connections -= 2 if opened == 2 else 1
-            several = now
-        if now - closed > self._life:
-            tokens = _NONE
-        after = _AFTER.get(close_class, "other")
-        tokens = _ONE[after] if tokens is _NONE else _more(tokens, after)
-        self._put(client, (max(opened - 1, 0), several, now, tokens))
+            several = max(several, now) if token or opened > 2 else _NEVER
+        if token:
+            began, newer, older = self._young(now, began, newer, older)
+            if now - closed > self._life:
+                newer = older = _NONE
+            if now - began >= self._life / 2:
+                newer, older = _NONE, newer
+            if newer is _NONE:
+                began = now
+            closed = now
+            after = after_close(close_class)
+            newer = _ONE[after] if newer is _NONE else _changed(newer, after, 1)
+        self._put(client, (max(opened - 1, 0), several, closed, began, newer, older))
+
+    def replaced(self, client: ClientKey, now: float, within: float) -> bool:
+        """Whether the connection that ends now has a successor, accepted less than `within` seconds ago.
+
+        A client may be back before its old connection is seen to end. Of a key of many clients that cannot be told.
+        """
+        known = self._clients.get(client)
+        return known is not None and known[0] == 2 and now - known[1] <= within
 
     def shared(self, client: ClientKey, now: float) -> bool:
         """Whether several connections have this key, or had it in the last 10 minutes."""
         opened, several, *_ = self._clients.get(client) or _NOBODY
         return opened > 1 or now - several <= self._life
+
+    def _young(self, now: float, began: float, newer: Tokens, older: Tokens) -> tuple[float, Tokens, Tokens]:
+        """When the newer tokens began, and both generations, each of which lasts for half a life; without the too old."""
+        half = self._life / 2
+        if now - began < half or sum(newer) + sum(older) == 1:
+            return began, newer, older
+        return (began + half, _NONE, newer) if now - began < 2 * half else (now, _NONE, _NONE)
 
     def holds(self, client: ClientKey) -> bool:
         """Whether a connection of this key is known to be open."""
@@ -97,7 +126,7 @@ class Reconnects:
         return known is not None and known[0] > 0
 
     def _put(self, client: ClientKey, known: _Client) -> None:
-        if known[0] or known[3] is not _NONE or known[1] is not _NEVER:
+        if known[0] or known[4] is not _NONE or known[5] is not _NONE or known[1] is not _NEVER:
             self._clients.put(client, known)
         else:
             self._clients.forget(client)
@@ -107,10 +136,19 @@ class Reconnects:
             self.shared_connections -= known[0]
 
 
-def _more(tokens: Tokens, after: After) -> Tokens:
-    return tuple(waiting + (after == kind) for kind, waiting in zip(AFTERS, tokens, strict=True))
+def after_close(close_class: str) -> After:
+    """What kind of close a class is."""
+    return _AFTER.get(close_class, "other")
 
 
-def _less(tokens: Tokens, after: After) -> Tokens:
-    left = tuple(waiting - (after == kind) for kind, waiting in zip(AFTERS, tokens, strict=True))
-    return left if any(left) else _NONE
+def _taken(newer: Tokens, older: Tokens) -> tuple[After, Tokens, Tokens]:
+    """Take a token, an older one first: which it was, and what is left."""
+    tokens = older if any(older) else newer
+    after = next(after for after, waiting in zip(AFTERS, tokens, strict=True) if waiting)
+    left = _changed(tokens, after, -1)
+    return (after, newer, left) if tokens is older else (after, left, older)
+
+
+def _changed(tokens: Tokens, after: After, by: int) -> Tokens:
+    changed = tuple(waiting + by * (after == kind) for kind, waiting in zip(AFTERS, tokens, strict=True))
+    return changed if any(changed) else _NONE

@@ -54,7 +54,10 @@ class LastMinute:
 
     def total_and_peak(self, now: float) -> tuple[int, int]:
         """How often within the last 60 seconds, and in the busiest second of them."""
-        self._advance(slot(now))
+        number = slot(now)
+        if number >= self._newest + self._SIZE:
+            return 0, 0
+        self._advance(number)
         start = (self._newest + 1) % self._SIZE
         return sum(self._counts), busiest([*self._counts[start:], *self._counts[:start]])
 

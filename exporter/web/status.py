@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-import ipaddress
 import re
 import sys
 from collections.abc import Callable
@@ -28,6 +27,9 @@ SWITCH: Final = 0.0005
 """Seconds after which the thread that makes the first page ready gives way, instead of Python's 5 ms."""
 
 _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::\d*)?")
+
+_PASSED_ON: Final = (b"forwarded", b"via", b"x-real-ip")
+"""Fields with which proxies say so; and X-Forwarded-anything."""
 
 
 class _Look(NamedTuple):
@@ -79,23 +81,22 @@ class StatusPage:
 
 
 def addressed_locally(scope: Scope) -> bool:
-    """Whether a request came over loopback to a host named localhost or by an IP address.
+    """Whether a request came over loopback, from this machine, to this machine by a name of its own.
 
     Any other name may belong to a web page elsewhere that has it point here (DNS rebinding), to read what it is shown.
+    And what a proxy on this machine passes on comes over loopback too, from wherever: it mostly says so.
     """
-    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-    return len(hosts) == 1 and _is_literal(hosts[0]) and scope["server"] is not None and is_loopback(scope["server"][0])
-
-
-def _is_literal(host: str) -> bool:
-    match = _HOST.fullmatch(host)
-    if match is None:
+    names = [name for name, _ in scope["headers"]]
+    if any(name in _PASSED_ON or name.startswith(b"x-forwarded-") for name in names):
         return False
-    try:
-        ipaddress.ip_address(match["ipv6"] or match["name"])
-    except ValueError:
-        return match["name"] is not None and match["name"].lower() == "localhost"
-    return True
+    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    return len(hosts) == 1 and _is_local(hosts[0]) and scope["server"] is not None and is_loopback(scope["server"][0])
+
+
+def _is_local(host: str) -> bool:
+    match = _HOST.fullmatch(host)
+    name = "" if match is None else (match["ipv6"] or match["name"]).lower()
+    return not name.endswith(".localhost") and is_loopback(name)
 
 
 def _made() -> _Look:

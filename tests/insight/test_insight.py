@@ -5,10 +5,11 @@ from typing import Any, TypeVar
 
 from exporter.events import (
     ClientKey,
+    ClientReport,
+    ClientsReported,
     Closed,
     Ending,
     Event,
-    Fresh,
     HandshakeEnded,
     HandshakeOutcome,
     MassCloseEnded,
@@ -17,7 +18,6 @@ from exporter.events import (
     Origin,
     Passing,
     Reconnected,
-    Reported,
 )
 from exporter.insight.insight import Insight, Rules
 from exporter.insight.mass_close import MassCloseRules
@@ -80,8 +80,8 @@ class Told:
         ending = Ending(CHAT, "1001", "going_away", "server", Passing(), key, "app/1")
         self.insight.emit(replace(ending, **how))
 
-    def reports(self, *fresh: Fresh) -> None:
-        self.insight.emit(Reported({}, len(fresh), fresh=fresh))
+    def reports(self, *reports: ClientReport) -> None:
+        self.insight.emit(ClientsReported(reports))
 
     def passes(self, seconds: float) -> None:
         self.now += seconds
@@ -108,6 +108,7 @@ def test_a_build_is_told_only_with_a_delay() -> None:
     told = Told()
     told.comes()
     told.comes()
+    told.now += 60
     told.goes()
     told.comes()
     assert told.events == [Reconnected(CHAT, "going_away", None, None)]
@@ -142,7 +143,7 @@ def test_origins_that_are_not_watched_tell_nothing() -> None:
     told = Told()
     told.comes(origin=UNWATCHED)
     told.goes(origin=UNWATCHED)
-    told.reports(Fresh(Origin("webhook", "other"), "open", 0.0, ClientKey(1), ""))
+    told.reports(ClientReport(Origin("webhook", "other"), "open", 0.0, ClientKey(1), ""))
     told.insight.emit(Closed(CHAT, "1001", "going_away", "server", 1.0))
     assert told.events == []
     assert set(told.insight.standings()) == {CHAT, REPORTED}
@@ -218,9 +219,9 @@ def test_suspicions_need_messages_in_that_direction() -> None:
     assert told.told(MessageRefused) == [MessageRefused(CHAT, "client_to_server", "suspected", 50_000)]
 
 
-def reported(event: str, client: int, ago: float = 0.0, **fields: Any) -> Fresh:
+def reported(event: str, client: int, ago: float = 0.0, **fields: Any) -> ClientReport:
     close = {} if event == "open" else {"code": "1001", "close_class": "going_away", "initiator": "server"}
-    return Fresh(REPORTED, event, ago, ClientKey(client), "app/1", **(close | fields))  # type: ignore[arg-type]
+    return ClientReport(REPORTED, event, ago, ClientKey(client), "app/1", **(close | fields))  # type: ignore[arg-type]
 
 
 def test_reported_clients_come_back_too() -> None:
@@ -267,3 +268,115 @@ def test_watching_again_takes_new_builds_and_forgets_nothing() -> None:
     told.insight.watch(CHAT, lambda agent: "new/*")
     told.comes()
     assert told.events == [Reconnected(CHAT, "going_away", 0.0, "new/*")]
+
+
+def test_a_client_that_is_back_before_its_old_connection_is_seen_to_end() -> None:
+    """It has come back at once, and left nothing to wait for; it is alone again, so that its next delay is known."""
+    told = Told()
+    told.comes()
+    told.now += 100
+    told.comes()
+    told.now += 3
+    told.goes(code="1006", close_class="abnormal")
+    assert told.events == [Reconnected(CHAT, "abnormal", 0.0, "app/*")]
+    told.now += 60
+    told.goes()
+    told.now += 2
+    told.comes()
+    assert told.events[1:] == [Reconnected(CHAT, "going_away", 2.0, "app/*")]
+
+
+def test_a_second_tab_that_is_closed_again_has_come_back_from_nothing() -> None:
+    """A Close frame from the client says that it wanted to go."""
+    told = Told()
+    told.comes()
+    told.comes()
+    told.goes(code="1001", initiator="client")
+    assert told.events == []
+
+
+def test_clients_that_were_back_before_are_lost_and_returned() -> None:
+    """A half-closed server: everybody reconnects before their old connection is over."""
+    told = Told(rules=Rules(mass_close=MassCloseRules(settled=1.0)))
+    for client in range(60):
+        told.comes(client)
+    told.now += 100
+    for client in range(60):
+        told.comes(client)
+    told.now += 1
+    for client in range(60):
+        told.goes(client, code="1006", close_class="abnormal")
+    told.passes(0.5)
+    told.passes(1.5)
+    [over] = told.told(MassCloseEnded)
+    assert (over.mass_close.lost, over.mass_close.returns, over.mass_close.back) == (60, 60, 60)
+
+
+def test_the_shape_of_returns_is_that_of_their_attempts() -> None:
+    """A service that answers one after the other does not hide that all came at once."""
+    told = Told(rules=Rules(mass_close=MassCloseRules(settled=1.0)))
+    for client in range(60):
+        told.comes(client)
+    told.now += 100
+    for client in range(60):
+        told.goes(client)
+    told.now += 1
+    for client in range(60):
+        told.now += 0.5
+        told.comes(client, took=0.5 * client)
+    told.passes(0.5)
+    told.passes(1.0)
+    [over] = told.told(MassCloseEnded)
+    assert over.mass_close.busiest_second == 60
+
+
+def test_builds_after_a_reload_are_those_of_mass_closes_too() -> None:
+    """What is named anew is named so everywhere."""
+    told = Told()
+    for client in range(10):
+        told.comes(client)
+    told.insight.watch(CHAT, lambda agent: "new/*")
+    for client in range(10):
+        told.goes(client)
+    told.insight.finish()
+    [over] = told.told(MassCloseEnded)
+    assert [build.build for build in over.mass_close.builds] == ["new/*"]
+
+
+def test_late_reports_tell_who_is_connected_and_nothing_else() -> None:
+    """Over five seconds late, or ahead: no reconnect, no arrival, no loss; but who is held and how many are right."""
+    told = Told()
+    told.reports(*(reported("open", client, ago=60.0) for client in range(20)))
+    told.reports(*(reported("close", client, ago=6.0) for client in range(10)))
+    told.reports(*(reported("open", client, ago=-6.0) for client in range(10)))
+    assert told.events == []
+    standing = told.insight.standings()[REPORTED]
+    assert (standing.last_minute, standing.shared_connections, standing.mass_close_active) == (0, 0, False)
+    told.now += 60
+    told.reports(*(reported("close", client) for client in range(20)))
+    assert len(told.told(MassCloseLost)) == 20
+
+
+def test_reported_opens_before_their_closes() -> None:
+    """A rolling restart: the new instance says at once who is there, the old one a little later who was cut off."""
+    told = Told(rules=Rules(mass_close=MassCloseRules(settled=1.0)))
+    told.reports(*(reported("open", client) for client in range(60)))
+    told.now += 100
+    told.reports(*(reported("open", client) for client in range(60)))
+    told.now += 3
+    told.reports(*(reported("close", client, ago=4.0) for client in range(60)))
+    assert len(told.told(Reconnected)) == 60
+    told.passes(0.5)
+    told.passes(1.5)
+    [over] = told.told(MassCloseEnded)
+    assert (over.mass_close.lost, over.mass_close.returns) == (60, 60)
+
+
+def test_reported_closes_of_unknown_connections_count_as_left() -> None:
+    """Those that were opened before the exporter started must not make the rest look like more than they are."""
+    told = Told()
+    told.reports(*(reported("open", client) for client in range(20)))
+    told.now += 60
+    told.reports(*(reported("close", client) for client in range(100, 115)))
+    told.reports(*(reported("close", client) for client in range(4)))
+    assert told.events == []

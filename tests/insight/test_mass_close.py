@@ -19,7 +19,16 @@ from exporter.events import (
     Origin,
 )
 from exporter.insight.builds import MOST_BUILDS, OTHERS, Builds
-from exporter.insight.mass_close import AT_ONCE, PER_TICK, MassCloseRules, MassCloses, is_loss, verdict, within
+from exporter.insight.mass_close import (
+    AT_ONCE,
+    MOST_REPLAYED,
+    PER_TICK,
+    MassCloseRules,
+    MassCloses,
+    is_loss,
+    verdict,
+    within,
+)
 
 CHAT = Origin("tap", "chat")
 RULES = MassCloseRules()
@@ -305,7 +314,7 @@ def test_the_gap_is_until_the_first_who_was_accepted() -> None:
     service.passes(10)
     over = service.over[0]
     assert over.gap == pytest.approx(2.1)
-    assert (over.answered, over.rejected) == (61, 1)
+    assert (over.answered, over.rejected) == (60, 0)
 
 
 def test_the_busiest_second_is_of_arrivals() -> None:
@@ -370,6 +379,10 @@ def judged(**facts: object) -> str:
         ({"busiest_second": 50}, "healthy"),
         ({"busiest_second": 51}, "herd"),
         ({"busiest_second": 51, "answered": 201}, "amplified"),
+        ({"back": 80}, "healthy"),
+        ({"back": 79}, "unrecovered"),
+        ({"back": 0, "busiest_second": 51}, "unrecovered"),
+        ({"back": 0, "answered": 201}, "amplified"),
     ],
 )
 def test_verdicts_and_their_boundaries(facts: dict[str, object], expected: str) -> None:
@@ -407,6 +420,110 @@ def test_a_process_that_is_shut_down_sends_its_clients_elsewhere() -> None:
     service.watch.finish(service.now)
     service.watch.finish(service.now)
     assert [(over.verdict, over.draining) for over in service.over] == [("moved", True)]
+
+
+def test_calm_clients_that_move_about_are_no_storm() -> None:
+    """Whoever is back is a visitor like any other: new pages, new connections."""
+    service = Service()
+    service.opens(100)
+    service.loses(*range(100))
+    for client in range(100):
+        service.passes(0.05)
+        service.sees(client)
+    for _ in range(3):
+        service.loses(*range(94), code="1001", initiator="client")
+        service.sees(*range(94))
+        service.sees(*range(94), outcome="rejected")
+    service.passes(10)
+    assert [(over.verdict, over.answered, over.rejected) for over in service.over] == [("healthy", 100, 0)]
+
+
+def test_a_service_that_dies_again_is_unrecovered() -> None:
+    """All came back once, and nobody is there at the end."""
+    service = Service()
+    service.opens(100)
+    service.loses(*range(100))
+    for client in range(94):
+        service.passes(0.05)
+        service.sees(client)
+    service.passes(5)
+    service.loses(*range(94), code="1006")
+    service.passes(600)
+    assert [(over.verdict, over.returns, over.back) for over in service.over] == [("unrecovered", 94, 0)]
+
+
+def test_batches_behind_one_key_all_count() -> None:
+    """Of a key of many nobody can tell who was lost again: each connection that is lost counts."""
+    service = Service()
+    service.opens(1000)
+    for _ in range(3):
+        for _ in range(300):
+            service.loses(7)
+        service.passes(1)
+        for _ in range(300):
+            service.sees(7)
+        service.passes(1)
+    assert service.lost == 900
+
+
+def test_what_the_exporter_refused_itself_is_told() -> None:
+    """Its own limit must not be taken for the service's fault."""
+    service = Service()
+    service.opens(60)
+    service.loses(*range(60))
+    service.passes(1)
+    service.sees(*range(60), outcome="refused_by_exporter")
+    service.passes(600)
+    assert [(over.verdict, over.refused, over.tried) for over in service.over] == [("unrecovered", 60, 60)]
+
+
+@pytest.mark.parametrize(("burst", "one"), [(60, False), (61, True)])
+def test_what_a_server_does_all_day_is_no_mass_close(burst: int, one: bool) -> None:
+    """It ends each connection after a while, 20 in each ten seconds: only more than three times that is one."""
+    service = Service()
+    service.opens(100)
+    for _ in range(59):
+        service.loses(*range(20), code="1000")
+        service.watch.finish(service.now)  # the very first were one, for nothing else was known
+        service.sees(*range(20))
+        service.passes(10)
+    service.passes(0.001)
+    service.events.clear()
+    service.loses(*range(20), code="1000")
+    service.passes(10.001)
+    service.loses(*range(burst), code="1006")
+    assert (service.watch.began is not None) == one
+
+
+def test_handshakes_that_wait_for_a_verdict_are_bounded() -> None:
+    """While it is not clear whether a mass close has begun, no more than so many are remembered."""
+    service = Service()
+    service.opens(100)
+    service.loses(0)
+    service.sees(*range(MOST_REPLAYED + 10), outcome="failed")
+    assert len(service.watch._recent) == MOST_REPLAYED + 1
+
+
+def test_clients_that_are_recognised_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more only the number is known: they count as lost, and are not seen to return."""
+    monkeypatch.setattr("exporter.insight.mass_close.MOST_LOST", 10)
+    service = Service()
+    service.opens(100)
+    service.loses(*range(100))
+    service.passes(1)
+    service.sees(*range(100))
+    service.passes(600)
+    assert [(over.lost, over.returns, over.back) for over in service.over] == [(100, 10, 10)]
+
+
+def test_more_ends_than_openings_were_seen() -> None:
+    """Fewer than none cannot be open."""
+    service = Service()
+    service.opens(1)
+    for _ in range(3):
+        service.watch.left(service.now)
+    service.watch.opened(service.now)
+    assert service.watch._active == 1
 
 
 def test_a_shared_key_stands_for_as_many_as_were_lost() -> None:

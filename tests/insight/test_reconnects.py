@@ -110,6 +110,55 @@ def test_a_key_counts_as_shared_for_ten_minutes_after(later: float, shared: bool
     assert (back.delay is None) == shared
 
 
+def test_tokens_of_a_shared_key_expire() -> None:
+    """A close every half minute for hours, and hardly anybody comes back: old closes wait for nobody."""
+    clients = known()
+    for _ in range(1000):
+        clients.opened(ANN, 0.0)
+    for close in range(900):
+        clients.ended(ANN, "normal", 30.0 * close)
+    now = 30.0 * 900
+    came = sum(clients.attempted(ANN, now) is not None for _ in range(900))
+    assert TOKEN_LIFE / 2 / 30 <= came <= TOKEN_LIFE / 30
+
+
+def test_two_tabs_whose_tokens_were_taken_are_still_two_tabs() -> None:
+    """That the key was shared is not forgotten with the last token."""
+    clients = known()
+    clients.opened(ANN, 0.0)
+    clients.opened(ANN, 0.0)
+    clients.ended(ANN, "going_away", 100.0)
+    clients.ended(ANN, "going_away", 100.0)
+    assert [clients.attempted(ANN, 101.0) for _ in range(3)] == [CameBack("going_away", None)] * 2 + [None]
+    clients.opened(ANN, 102.0)
+    clients.ended(ANN, "going_away", 103.0)
+    assert clients.attempted(ANN, 104.0) == CameBack("going_away", None)
+
+
+@pytest.mark.parametrize(("since", "one"), [(10.0, True), (10.1, False)])
+def test_a_successor(since: float, one: bool) -> None:
+    """The second of two connections of a key that was accepted shortly before the first ends."""
+    clients = known()
+    assert not clients.replaced(ANN, 0.0, 10.0)
+    clients.opened(ANN, 0.0)
+    assert not clients.replaced(ANN, 1.0, 10.0)
+    clients.opened(ANN, 100.0)
+    assert clients.replaced(ANN, 100.0 + since, 10.0) == one
+    clients.opened(ANN, 100.0)
+    assert not clients.replaced(ANN, 100.0, 10.0)
+
+
+def test_a_close_that_leaves_no_token() -> None:
+    """Its client is back already, and alone again."""
+    clients = known()
+    clients.opened(ANN, 0.0)
+    clients.opened(ANN, 5.0)
+    clients.ended(ANN, "abnormal", 6.0, token=False)
+    assert clients.holds(ANN)
+    assert not clients.shared(ANN, 6.0)
+    assert clients.attempted(ANN, 7.0) is None
+
+
 def test_connections_of_shared_keys() -> None:
     """Only keys that several hold at this moment count, with all of their connections."""
     clients = known()

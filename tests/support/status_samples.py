@@ -188,7 +188,7 @@ def _messages(recorder: Recorder, vocabulary: Vocabulary) -> None:
 def _pass(direction: DirectionSizes, size: int) -> None:
     """What a frame meter does with a message."""
     direction.plain.add(size)
-    if size > direction.near:
+    if size > direction.moment.near:
         direction.headroom.add(size)
 
 

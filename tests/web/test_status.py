@@ -242,16 +242,18 @@ LOCAL: Final = (
     "localhost:",
     "127.0.0.1",
     "127.0.0.1:11009",
-    "192.0.2.7:80",
+    "127.8.8.8",
     "[::1]",
     "[::1]:11009",
-    "[2001:DB8::7]:80",
+    "[::FFFF:127.0.0.1]:80",
 )
 FOREIGN: Final = (
     "exporter.test",
     "evil.example:11009",
     "localhost.evil.example",
     "evil.localhost",
+    "192.0.2.7:80",
+    "[2001:DB8::7]:80",
     "localhost.",
     "127.0.0.1.evil.example",
     "127.0.0.1.",
@@ -291,10 +293,16 @@ def test_an_unguarded_page_is_for_local_names_alone(run: Run, host: str) -> None
         (("127.0.0.1", 80), [], False),
         (("127.0.0.1", 80), [(b"host", b"localhost"), (b"host", b"localhost")], False),
         (("127.0.0.1", 80), [(b"host", b"localhost\xff")], False),
+        (("127.0.0.1", 80), [(b"host", b"8.8.8.8")], False),
+        (("127.0.0.1", 80), [(b"host", b"127.0.0.1"), (b"x-forwarded-for", b"203.0.113.9")], False),
+        (("127.0.0.1", 80), [(b"host", b"127.0.0.1"), (b"x-forwarded-proto", b"https")], False),
+        (("127.0.0.1", 80), [(b"host", b"127.0.0.1"), (b"x-real-ip", b"203.0.113.9")], False),
+        (("127.0.0.1", 80), [(b"host", b"127.0.0.1"), (b"forwarded", b"for=203.0.113.9")], False),
+        (("127.0.0.1", 80), [(b"host", b"127.0.0.1"), (b"via", b"1.1 proxy")], False),
     ],
 )
 def test_what_counts_as_local(server: tuple[str, int] | None, headers: list[tuple[bytes, bytes]], seen: bool) -> None:
-    """The connection came over loopback, and exactly one Host says so."""
+    """The connection came over loopback, exactly one Host says so, and no proxy passed the request on."""
     assert addressed_locally({"type": "http", "server": server, "headers": headers}) is seen
 
 

@@ -84,6 +84,11 @@ def remedy(mass_close: MassClose) -> str:
                 "Most of those missing never tried to come back: give these clients automatic reconnection. "
                 + _sentence(BACKING_OFF, "They")
             )
+        case "unrecovered" if mass_close.refused:
+            return (
+                f"This exporter itself refused {mass_close.refused:,} of their handshakes: its connection limit is too "
+                "low (limits.connections, or the limit of open files)."
+            )
         case "unrecovered" if mass_close.gap is None:
             return "They tried and nobody got in: the service is down, or rejects them. See its log and its handshakes."
         case verdict:
