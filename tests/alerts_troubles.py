@@ -273,7 +273,9 @@ FIRES: Final[dict[str, Trouble]] = {
     "storm of rejections after a restart in place": Trouble(storm_in_place, {STORM: 120}),
     "storm whose closes were never scraped": Trouble(storm_never_scraped, {STORM: 150}),
     "storm of timeouts": Trouble(storm_of_timeouts, {STORM: 150}),
-    "storm after an outage of 20 min": Trouble(storm_after_an_outage, {HERD: 150, NOT_ACCEPTING: 345, FAILING: 345, STORM: 1320}),
+    "storm after an outage of 20 min": Trouble(
+        storm_after_an_outage, {HERD: 150, NOT_ACCEPTING: 345, FAILING: 345, STORM: 1320}
+    ),
     "storm of accepted handshakes": Trouble(storm_of_accepted, {STORM: 150}),
     "storm whose rejections fall into one scrape": Trouble(rejections_at_once, {STORM: 120, HERD: 150}),
     "1009 spread over 3 replicas": Trouble(too_big_over_replicas, {FIRST: 60, SPIKE: 180}),

@@ -159,9 +159,9 @@ def test_the_alertmanager_example_is_valid() -> None:
 
 
 @pytest.mark.needs("amtool")
-@pytest.mark.parametrize(("severity", "receiver"), [("critical", "pager"), ("warning", "team")])
+@pytest.mark.parametrize(("severity", "receiver"), [("critical", "pager"), ("warning", "team"), ("info", "log")])
 def test_alerts_are_routed_by_severity(severity: str, receiver: str) -> None:
-    """Critical alerts reach the pager, others the team."""
+    """Critical alerts reach the pager, warnings the team, the rest is written down."""
     command = ["amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", f"--verify.receivers={receiver}"]
     labels = [f"alertname={NAMES[0]}", f"severity={severity}"]
     done = subprocess.run([*command, *labels], capture_output=True, text=True, timeout=30, check=False)
