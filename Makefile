@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet
 
 TEST_PROGRAMS := prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager prometheus-alertmanager=prometheus-alertmanager node=nodejs npm=npm faketime=faketime
 MATRIX_PROGRAMS := chromium=chromium
-BENCH_PROGRAMS := nginx=nginx-light haproxy=haproxy wrk=wrk prometheus-pushgateway=prometheus-pushgateway
+BENCH_PROGRAMS := nginx=nginx-light haproxy=haproxy wrk=wrk prometheus-pushgateway=prometheus-pushgateway prometheus=prometheus promtool=prometheus
 NODE_PEERS := tests/peers/node/node_modules/.package-lock.json
 
 .PHONY: help

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import crowd, machine, meter, peers, probes, relays, scrapes, webhooks
+from benchmarks import crowd, machine, meter, peers, probes, relays, rules, scrapes, webhooks
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, TAP, WEBSOCKETS, Bench, Effort
 from benchmarks.goals import bounds
 from benchmarks.load import LoadError
@@ -39,6 +39,7 @@ SCENARIOS: Final[dict[str, Callable[[Bench], list[Table]]]] = {
     "start": relays.start,
     "webhook": webhooks.webhook,
     "probes": probes.probes,
+    "rules": rules.rules,
 }
 
 WAITING: Final = ("latency", "scrapes", "start")

@@ -116,6 +116,16 @@ def wrk_program() -> str | None:
     return shutil.which("wrk")
 
 
+def prometheus_program() -> str | None:
+    """The path of Prometheus; None where it is missing."""
+    return shutil.which("prometheus")
+
+
+def promtool_program() -> str | None:
+    """The path of promtool, which writes Prometheus' blocks; None where it is missing."""
+    return shutil.which("promtool")
+
+
 def receiver_present() -> bool:
     """Whether there is what the usual receiver of reports is written with, beside the exporter's own dependencies."""
     return util.find_spec("pydantic") is not None
