@@ -251,9 +251,9 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=220, check=False, env=environment)
 
 
-def rules_behind(alert: str) -> dict[str, Any]:
-    """The shipped rules without those that `alert` does not rest on, and without other alerts."""
-    groups = yaml.safe_load(RULES.read_text())["groups"]
+def rules_behind(alert: str, rules: str | None = None) -> dict[str, Any]:
+    """The shipped rules, or other `rules`, without those that `alert` does not rest on, and without other alerts."""
+    groups = yaml.safe_load(rules or RULES.read_text())["groups"]
     needed: set[str] = set()
     wanted = {alert}
     while wanted:
