@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from alerts import render
+from exporter import assets
 from tests.alerts_support import ALERTS, RULES, promtool
 
 VALUES: Final[dict[str, Any]] = yaml.safe_load((ALERTS / "values.yaml").read_text())
@@ -78,6 +79,15 @@ def test_rules_of_ones_own_values(tmp_path: Path) -> None:
     assert not re.search(r"\b(increase|ratio|growth)5m\b|\[5m\]", text)
 
 
+def test_rules_are_rendered_anew_where_they_were_copied_to(tmp_path: Path) -> None:
+    """`websocket-exporter assets` brings all that render.py needs, the dashboards with the panels' numbers too."""
+    assets.copy_to(tmp_path / "copy")
+    command = [sys.executable, tmp_path / "copy/alerts/render.py", "--out", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {name: (tmp_path / "out" / name).read_text() for name in GENERATED} == GENERATED
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -130,6 +140,13 @@ def test_an_alert_leads_to_its_panel(rule: dict[str, Any]) -> None:
     panel = f"viewPanel={number}&" if number is not None else ""
     assert rule["annotations"]["dashboard_url"] == f"{VALUES['grafana_base']}/d/{uid}?{panel}{chosen}"
     assert number is not None or not COMPLETE
+
+
+@pytest.mark.parametrize("alert", sorted(render.PANELS))
+def test_a_runbook_names_the_panel(alert: str) -> None:
+    """Whoever reads the runbook without the link finds it by its title."""
+    text = " ".join((ALERTS / f"runbooks/{alert}.md").read_text().split())
+    assert f"*{render.PANELS[alert][1]}*" in text
 
 
 def test_the_operator_gets_the_same_rules() -> None:
