@@ -12,9 +12,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet
 
-TEST_PROGRAMS := prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager node=nodejs npm=npm faketime=faketime
+TEST_PROGRAMS := prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager prometheus-alertmanager=prometheus-alertmanager node=nodejs npm=npm faketime=faketime
 MATRIX_PROGRAMS := chromium=chromium
-BENCH_PROGRAMS := nginx=nginx-light haproxy=haproxy wrk=wrk prometheus-pushgateway=prometheus-pushgateway prometheus=prometheus
+BENCH_PROGRAMS := nginx=nginx-light haproxy=haproxy wrk=wrk prometheus-pushgateway=prometheus-pushgateway prometheus=prometheus promtool=prometheus
 NODE_PEERS := tests/peers/node/node_modules/.package-lock.json
 
 .PHONY: help
@@ -45,6 +45,10 @@ bench: $(VENV)/.installed-bench ## measure the tap beside nginx, HAProxy and Env
 .PHONY: dashboards
 dashboards: $(VENV)/.installed-dev ## write dashboards/grafana/*.json from their code
 	$(BIN)/python -m dashboards.build
+
+.PHONY: alerts
+alerts: $(VENV)/.installed-dev ## write the alert rules from their template, alerts/values.yaml and the dashboards
+	$(BIN)/python alerts/render.py
 
 .PHONY: docs
 docs: $(VENV)/.installed ## write the generated pages of docs/

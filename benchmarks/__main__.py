@@ -12,7 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import crowd, dashboards, insights, machine, meter, peers, probes, relays, scrapes, stalls, webhooks
+from benchmarks import (
+    crowd,
+    dashboards,
+    insights,
+    machine,
+    meter,
+    peers,
+    probes,
+    relays,
+    rules,
+    scrapes,
+    stalls,
+    webhooks,
+)
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, TAP, WEBSOCKETS, Bench, Effort
 from benchmarks.goals import bounds
 from benchmarks.load import LoadError
@@ -42,6 +55,7 @@ SCENARIOS: Final[dict[str, Callable[[Bench], list[Table]]]] = {
     "stalls": stalls.stalls,
     "probes": probes.probes,
     "dashboards": dashboards.dashboards,
+    "rules": rules.rules,
 }
 
 WAITING: Final = ("latency", "scrapes", "start", "dashboards")

@@ -1,6 +1,6 @@
 """What must be reached."""
 
-from benchmarks import crowd, dashboards, insights, meter, probes, relays, scrapes, stalls, webhooks
+from benchmarks import crowd, dashboards, insights, meter, probes, relays, rules, scrapes, stalls, webhooks
 from benchmarks.bench import ENVOY, HAPROXY, NGINX, Effort
 from benchmarks.report import Bound
 from exporter.sources.relay import READ_SIZE
@@ -68,6 +68,14 @@ def bounds(effort: Effort) -> tuple[Bound, ...]:
             f"RSS per held probe, {probes.COUNT:,} of them", probes.HELD, probes.MEMORY, 20, "KiB", column=probes.COLUMN
         ),
         Bound("  CPU of a core, pinged every 20 s", probes.HELD, probes.CPU, 0.5, "%", column=probes.COLUMN),
+        Bound(
+            f"all alert rules, {rules.SERVICES} services x {rules.REPLICAS} replicas",
+            rules.TITLE,
+            rules.ALL,
+            1000,
+            "ms",
+            column=rules.COLUMN,
+        ),
         Bound("connections in a probe's first minute", probes.RESTRAINT, probes.BUSIEST, 10, "", column=probes.COLUMN),
         Bound("slowest query of a panel, 24 h of a service", dashboards.QUERIES, dashboards.SLOWEST, 500, "ms"),
     )

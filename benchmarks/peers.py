@@ -112,13 +112,18 @@ def pushgateway_program() -> str | None:
 
 
 def prometheus_program() -> str | None:
-    """The path of Prometheus, which is asked what the dashboards ask; None where it is missing."""
+    """The path of Prometheus; None where it is missing."""
     return shutil.which("prometheus")
 
 
 def wrk_program() -> str | None:
     """The path of wrk, which makes HTTP load; None where it is missing."""
     return shutil.which("wrk")
+
+
+def promtool_program() -> str | None:
+    """The path of promtool, which writes Prometheus' blocks; None where it is missing."""
+    return shutil.which("promtool")
 
 
 def receiver_present() -> bool:

@@ -153,7 +153,8 @@ def small_service(rng: random.Random) -> Service:
     """19 clients storm: below the floor of 20."""
     service = running(rng, 19, replicas=1)
     service.replicas[0].close(T, count=19)
-    service.replicas[0].reject(T + 5, count=500)
+    for _ in range(500):
+        service.replicas[0].reject(T + rng.uniform(5, 60))
     return service
 
 
@@ -165,25 +166,6 @@ def probe_only(rng: random.Random) -> Service:
     probe.close(T, count=100)
     probe.close(T, "1009", count=100)
     probe.reject(T + 5, count=500)
-    return service
-
-
-def a_few_too_big(rng: random.Random) -> Service:
-    """19 connections in 5 minutes end with 1009, among few others."""
-    service = running(rng, 300)
-    for _ in range(19):
-        rng.choice(service.replicas).close(T + rng.uniform(0, 200), "1009")
-    return service
-
-
-def hardly_any_share(rng: random.Random) -> Service:
-    """1009 is one in a hundred closes."""
-    service = running(rng, 30)
-    at = 60.0
-    while (at := at + rng.expovariate(10)) < END:
-        service.replicas[rng.randrange(3)].handshake(at)
-        ending = ("1009", "server") if rng.random() < 0.01 else ("1000", "client")
-        service.replicas[rng.randrange(3)].close(at + 1, *ending)
     return service
 
 
@@ -254,6 +236,45 @@ def nearly_full(rng: random.Random) -> Service:
     return service
 
 
+def shutdown_with_another_code(rng: random.Random) -> Service:
+    """hypercorn says 1011 when it shuts down; everyone returns once."""
+    service = running(rng, 300)
+    return_once(service, rng, cut(service, rng, ending=("1011", "server")), T)
+    return service
+
+
+def staggered_deploy(rng: random.Random) -> Service:
+    """A drain in batches, over half a minute on each of six replicas, one after the other; each client returns once."""
+    service = running(rng, 480, replicas=6)
+    for number, old in enumerate(service.replicas[:]):
+        begin = T + 45 * number
+        new = service.start(f"new-{number}:11009", begin)
+        for client in range(80):
+            at = begin + 30 * client / 80
+            old.close(at)
+            new.handshake(at + rng.uniform(0.1, 5))
+        old.died = begin + 92
+    return service
+
+
+def taken_over_calmly(rng: random.Random) -> Service:
+    """A replica takes over the clients of others that nobody scrapes; they come once each."""
+    service = running(rng, 300)
+    new = service.start("new:11009", T)
+    for _ in range(600):
+        new.handshake(T + rng.uniform(0.1, 5))
+    return service
+
+
+def rush_of_short_visits(rng: random.Random) -> Service:
+    """Twenty times the usual visitors, half a minute each; a replica is added for them."""
+    service = visitors(running(rng, 30), rng, 15, 30)
+    service.start("new:11009", T + 60)
+    for _ in range(3000):
+        visit(service, rng, T + rng.uniform(0, 600), 30)
+    return service
+
+
 SILENT: Final[dict[str, Scenario]] = {
     "restart, everyone returns once": healthy_restart,
     "deploy, everyone returns once": healthy_deploy,
@@ -262,6 +283,10 @@ SILENT: Final[dict[str, Scenario]] = {
     "exporters restarted in place": exporters_restarted_in_place,
     "exporters drained": exporters_drained,
     "rolling deploy": rolling_deploy,
+    "staggered deploy, drained in batches": staggered_deploy,
+    "shutdown with 1011, everyone returns once": shutdown_with_another_code,
+    "a new replica takes over unseen clients": taken_over_calmly,
+    "rush of short visits, a replica is added": rush_of_short_visits,
     "redeploy just after the introduction": redeploy_after_introduction,
     "service down for 2 s": lambda rng: outage(rng, 2),
     "service down for 15 s": lambda rng: outage(rng, 15),
@@ -280,7 +305,5 @@ SILENT: Final[dict[str, Scenario]] = {
     "short visits": short_visits,
     "storm on a small service": small_service,
     "probe only": probe_only,
-    "a few 1009": a_few_too_big,
-    "1009 at one in a hundred closes": hardly_any_share,
     "taps nearly full": nearly_full,
 }

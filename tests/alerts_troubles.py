@@ -5,10 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tests.alerts_scenarios import Scenario, T, cut, outage, replace, return_once, running, unavailable, visitors
+from tests.alerts_scenarios import END, Scenario, T, cut, outage, replace, return_once, running, unavailable, visitors
 from tests.alerts_support import Service
 
 SPIKE: Final = ("WebSocketMessageTooBigSpike", "warning")
+FIRST: Final = ("WebSocketMessageTooBigFirstSeen", "info")
+SUSTAINED: Final = ("WebSocketMessageTooBigSustained", "warning")
+LOOP: Final = ("WebSocketMessageTooBigLoop", "warning")
+NEAR: Final = ("WebSocketMessageSizeNearLimit", "warning")
+SURGE_AFTER: Final = ("WebSocketReconnectSurgeAfterRestart", "warning")
+HERD: Final = ("WebSocketReconnectHerd", "info")
 SURGE: Final = ("WebSocketAbnormalCloseSurge", "warning")
 STORM: Final = ("WebSocketReconnectStorm", "critical")
 NOT_ACCEPTING: Final = ("WebSocketServiceNotAccepting", "critical")
@@ -133,6 +139,87 @@ def too_big_before_a_restart(rng: random.Random) -> Service:
     return service
 
 
+def a_few_too_big(rng: random.Random) -> Service:
+    """19 connections in 5 minutes end with 1009, among few others."""
+    service = running(rng, 300)
+    for _ in range(19):
+        rng.choice(service.replicas).close(T + rng.uniform(0, 200), "1009")
+    return service
+
+
+def hardly_any_share(rng: random.Random) -> Service:
+    """From T on 1009 is one in a hundred closes."""
+    service = running(rng, 30)
+    at = 60.0
+    while (at := at + rng.expovariate(10)) < END:
+        service.replicas[rng.randrange(3)].handshake(at)
+        ending = ("1009", "server") if at > T and rng.random() < 0.01 else ("1000", "client")
+        service.replicas[rng.randrange(3)].close(at + 1, *ending)
+    return service
+
+
+def too_big_in_a_loop(rng: random.Random) -> Service:
+    """One client sends the same message again, every half minute, for a quarter of an hour."""
+    service = running(rng, 300)
+    for number in range(30):
+        tap, at = rng.choice(service.replicas), T + 30 * number + rng.uniform(0, 5)
+        tap.handshake(at)
+        tap.close(at + 1, "1009")
+        if number:
+            tap.refuse_again(at + 1)
+    return service
+
+
+def dropped_in_a_loop(rng: random.Random) -> Service:
+    """The same of a service that says nothing when it refuses: what is suspected is told by the size."""
+    service = running(rng, 300)
+    for number in range(30):
+        tap, at = rng.choice(service.replicas), T + 30 * number + rng.uniform(0, 5)
+        tap.handshake(at)
+        tap.close(at + 1, "1006", "server")
+        if number:
+            tap.refuse_again(at + 1, "suspected")
+    return service
+
+
+def growing_messages(rng: random.Random) -> Service:
+    """A release sends sixty messages over nine tenths of the limit within three minutes."""
+    service = running(rng, 300)
+    for _ in range(60):
+        rng.choice(service.replicas).message_near_limit(T + rng.uniform(0, 200))
+    return service
+
+
+def storm_after_an_ingress_reload(rng: random.Random) -> Service:
+    """The proxy drops everyone, and nobody backs off; the replicas stay."""
+    service = running(rng, 300)
+    hammer(service, rng, cut(service, rng, ending=("1006", "client")))
+    return service
+
+
+def storm_after_another_code(rng: random.Random) -> Service:
+    """The service says 1011 when it shuts down."""
+    service = running(rng, 300)
+    hammer(service, rng, cut(service, rng, ending=("1011", "server")))
+    return service
+
+
+def storm_on_a_new_replica(rng: random.Random) -> Service:
+    """A replica takes over the clients of others that nobody scrapes, and they storm it."""
+    service = running(rng, 60)
+    service.start("new:11009", T)
+    hammer(service, rng, 600)
+    return service
+
+
+def herd(rng: random.Random, fixed: float) -> Service:
+    """A healthy restart, but that every client waits for the same time."""
+    service = running(rng, 300)
+    for _ in range(cut(service, rng, spread=0.2)):
+        rng.choice(service.replicas).handshake(T + fixed + rng.uniform(0, 0.3))
+    return service
+
+
 def ingress_reload(rng: random.Random, share: float) -> Service:
     """An ingress in front lets its old workers go: TCP ends at one instant, and the clients are back in seconds."""
     service = running(rng, 300)
@@ -186,12 +273,24 @@ FIRES: Final[dict[str, Trouble]] = {
     "storm of rejections after a restart in place": Trouble(storm_in_place, {STORM: 120}),
     "storm whose closes were never scraped": Trouble(storm_never_scraped, {STORM: 150}),
     "storm of timeouts": Trouble(storm_of_timeouts, {STORM: 150}),
-    "storm after an outage of 20 min": Trouble(storm_after_an_outage, {NOT_ACCEPTING: 345, FAILING: 345, STORM: 1320}),
+    "storm after an outage of 20 min": Trouble(
+        storm_after_an_outage, {HERD: 150, NOT_ACCEPTING: 345, FAILING: 345, STORM: 1320}
+    ),
     "storm of accepted handshakes": Trouble(storm_of_accepted, {STORM: 150}),
-    "storm whose rejections fall into one scrape": Trouble(rejections_at_once, {STORM: 120}),
-    "1009 spread over 3 replicas": Trouble(too_big_over_replicas, {SPIKE: 180}),
-    "1009 on a new replica": Trouble(too_big_on_a_new_replica, {SPIKE: 45}),
-    "1009 before and after a restart": Trouble(too_big_before_a_restart, {SPIKE: 270}),
+    "storm whose rejections fall into one scrape": Trouble(rejections_at_once, {STORM: 120, HERD: 150}),
+    "1009 spread over 3 replicas": Trouble(too_big_over_replicas, {FIRST: 60, SPIKE: 180}),
+    "1009 on a new replica": Trouble(too_big_on_a_new_replica, {FIRST: 45, SPIKE: 45}),
+    "1009 before and after a restart": Trouble(too_big_before_a_restart, {FIRST: 60, SPIKE: 270}),
+    "a few 1009, below every floor": Trouble(a_few_too_big, {FIRST: 120}),
+    "1009 at one in a hundred closes": Trouble(hardly_any_share, {FIRST: 120}),
+    "one client in a loop of 1009": Trouble(too_big_in_a_loop, {FIRST: 60, LOOP: 390}),
+    "one client in a loop, dropped without a word": Trouble(dropped_in_a_loop, {LOOP: 390}),
+    "messages near the limit": Trouble(growing_messages, {NEAR: 180}),
+    "storm after an ingress reload": Trouble(storm_after_an_ingress_reload, {SURGE: 45, STORM: 120}),
+    "storm after a shutdown with 1011": Trouble(storm_after_another_code, {STORM: 120}),
+    "storm on a new replica, what was lost never scraped": Trouble(storm_on_a_new_replica, {SURGE_AFTER: 240}),
+    "herd at once": Trouble(lambda rng: herd(rng, 0), {HERD: 150}),
+    "herd after three seconds": Trouble(lambda rng: herd(rng, 3), {HERD: 150}),
     "ingress reloaded": Trouble(lambda rng: ingress_reload(rng, 1), {SURGE: 45}),
     "one ingress of three reloaded": Trouble(lambda rng: ingress_reload(rng, 1 / 3), {SURGE: 45}),
     "service killed behind its taps": Trouble(killed_behind_its_taps, {SURGE: 45}),

@@ -1,12 +1,13 @@
 """The alerts' promtool tests are worth something: whatever is changed in the rules, one of them notices."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.alerts_support import ALERTS, RULES, promtool
+from tests.alerts_support import ALERTS, RULES, promtool, rules_behind
 
 FAILING: Final = "refused|closed|timeout|500|502|503|504"
 REFUSED: Final = (
@@ -19,10 +20,10 @@ MUTANTS: Final = (
     ("too_big:increase5m >= 20", "too_big:increase5m > 20", "WebSocketMessageTooBigSpike"),
     ("ratio5m >= 0.02", "ratio5m > 0.02", "WebSocketMessageTooBigSpike"),
     ("ratio5m >= 0.02", "ratio5m >= 0", "WebSocketMessageTooBigSpike"),
-    ("<= 3 * ", "< 3 * ", "WebSocketMessageTooBigSpike.usual"),
-    ("[12h] offset 12h", "[12h]", "WebSocketMessageTooBigSpike.usual"),
+    ("<= 3 * ", "< 3 * ", "WebSocketMessageTooBigSpike.day"),
+    ("[12h] offset 12h", "[12h]", "WebSocketMessageTooBigSpike.day"),
     ("[5m]) > 0\n", "[5m]) >= 0\n", "WebSocketMessageTooBigSpike"),
-    ('{class="too_big"}', "", "WebSocketMessageTooBigSpike"),
+    ('{class="too_big", source!="probe"}', '{source!="probe"}', "WebSocketMessageTooBigSpike"),
     ('source!="probe"', 'source!="nobody"', "WebSocketMessageTooBigSpike"),
     ("> time() - 300", "> time()", "WebSocketMessageTooBigSpike"),
     ("> time() - 300", "> 0", "WebSocketMessageTooBigSpike"),
@@ -80,29 +81,29 @@ MUTANTS: Final = (
     ("failing:ratio2m > 0.5", "failing:ratio2m >= 0.5", "WebSocketServiceNotAccepting"),
     ("failing:ratio2m > 0.5", "failing:ratio2m > 0.51", "WebSocketServiceNotAccepting"),
     *(
-        (f'{{status=~"{FAILING}"}}', f'{{status=~"{FAILING}", status!="{status}"}}', "WebSocketServiceNotAccepting")
+        (f'{{status=~"{FAILING}", ', f'{{status=~"{FAILING}", status!="{status}", ', "WebSocketServiceNotAccepting")
         for status in FAILING.split("|")
     ),
     *((FAILING, f"{FAILING}|{status}", "WebSocketServiceNotAccepting") for status in ("401", "403", "429", "other")),
     ('outcome!="refused_by_exporter"', 'outcome!="nobody"', "WebSocketServiceNotAccepting"),
-    ("0.5 * 2 / 5 * ", "0.49 * 2 / 5 * ", "WebSocketServiceNotAccepting"),
-    ("0.5 * 2 / 5 * ", "0.52 * 2 / 5 * ", "WebSocketServiceNotAccepting"),
+    ("0.5 * 120 / 300 * ", "0.49 * 120 / 300 * ", "WebSocketServiceNotAccepting"),
+    ("0.5 * 120 / 300 * ", "0.52 * 120 / 300 * ", "WebSocketServiceNotAccepting"),
     ("for: 5m", "for: 3m", "WebSocketServiceNotAccepting"),
     ("for: 5m", "for: 7m", "WebSocketServiceNotAccepting"),
     (
         """and
-                  resets(websocket_closes_total{source!="probe"}[5m]) > 0
+                  resets(websocket_closes_total{class="too_big", source!="probe"}[5m]) > 0
                 and on (job, instance, target, source)
                   last_over_time(websocket_target_created_timestamp_seconds[5m]) > time() - 300
 """,
         """and
-                  resets(websocket_closes_total{source!="probe"}[5m]) > 0
+                  resets(websocket_closes_total{class="too_big", source!="probe"}[5m]) > 0
 """,
         "WebSocketMessageTooBigSpike.restored",
     ),
     (
-        'last_over_time(websocket_closes_total{source!="probe"}[5m])\n                -',
-        'max_over_time(websocket_closes_total{source!="probe"}[5m])\n                -',
+        'last_over_time(websocket_closes_total{class="too_big", source!="probe"}[5m])\n                -',
+        'max_over_time(websocket_closes_total{class="too_big", source!="probe"}[5m])\n                -',
         "WebSocketMessageTooBigSpike.restored",
     ),
     ("> time() - 300", "> time() - 300000", "WebSocketMessageTooBigSpike.restored"),
@@ -155,6 +156,45 @@ MUTANTS: Final = (
     ("            and\n              websocket_probe_up\n", "", "WebSocketProbeFailing"),
     ("websocket_probe_up offset 10m", "websocket_probe_up", "WebSocketProbeFailing"),
     ("avg_over_time(websocket_probe_up[10m])", "avg_over_time(websocket_probe_up[5m])", "WebSocketProbeFailing"),
+    ("increase5m > 0\n          unless", "increase5m > 1\n          unless", "WebSocketMessageTooBigFirstSeen"),
+    ("[1d] offset 5m", "[1d]", "WebSocketMessageTooBigFirstSeen"),
+    ("[1d] offset 5m", "[1h] offset 5m", "WebSocketMessageTooBigFirstSeen.day"),
+    ("present5m[1h]) >= 0.5", "present5m[1h]) >= 0.4", "WebSocketMessageTooBigSustained"),
+    ("present5m[1h]) >= 0.5", "present5m[1h]) >= 0.6", "WebSocketMessageTooBigSustained"),
+    ("present5m offset 1h", "present5m offset 10m", "WebSocketMessageTooBigSustained"),
+    ("0.02 * avg_over_time", "0.01 * avg_over_time", "WebSocketMessageTooBigSustained"),
+    ("0.02 * avg_over_time", "0.03 * avg_over_time", "WebSocketMessageTooBigSustained"),
+    ("increase15m >= 10", "increase15m >= 9", "WebSocketMessageTooBigLoop"),
+    ("increase15m >= 10", "increase15m > 10", "WebSocketMessageTooBigLoop"),
+    ('repeats_total{source!="probe"}[15m]', 'repeats_total{source!="probe"}[5m]', "WebSocketMessageTooBigLoop"),
+    ("sum by (job, target, source, evidence)", "sum by (job, target, source)", "WebSocketMessageTooBigLoop"),
+    ("> time() - 900", "> 0", "WebSocketMessageTooBigLoop"),
+    ("near_limit:increase30m >= 20", "near_limit:increase30m >= 19", "WebSocketMessageSizeNearLimit"),
+    ("near_limit:increase30m >= 20", "near_limit:increase30m > 20", "WebSocketMessageSizeNearLimit"),
+    ('le="0.9"', 'le="1.0"', "WebSocketMessageSizeNearLimit"),
+    ("<= 3 * job_target_source_direction", "< 3 * job_target_source_direction", "WebSocketMessageSizeNearLimit.day"),
+    ("<= 3 * job_target_source_direction", "<= 4 * job_target_source_direction", "WebSocketMessageSizeNearLimit.day"),
+    ("unsettled:increase5m >= 50", "unsettled:increase5m >= 49", "WebSocketReconnectSurgeAfterRestart"),
+    ("unsettled:increase5m >= 50", "unsettled:increase5m > 50", "WebSocketReconnectSurgeAfterRestart"),
+    ("> 2 * (\n", ">= 2 * (\n", "WebSocketReconnectSurgeAfterRestart"),
+    ("> 2 * (\n", "> 2.02 * (\n", "WebSocketReconnectSurgeAfterRestart"),
+    ("> time() - 600", "> 0", "WebSocketReconnectSurgeAfterRestart"),
+    ("[1h] offset 15m", "[1h]", "WebSocketReconnectSurgeAfterRestart"),
+    ('class=~"normal|going_away", initiator="client"', 'class="none"', "WebSocketReconnectSurgeAfterRestart"),
+    (
+        "          unless\n          job_target_source:websocket_connections_lost:increase30m >= 20\n",
+        "",
+        "WebSocketReconnectSurgeAfterRestart",
+    ),
+    ("busiest_second:ratio5m > 0.5", "busiest_second:ratio5m >= 0.5", "WebSocketReconnectHerd"),
+    ("busiest_second:ratio5m > 0.5", "busiest_second:ratio5m > 0.52", "WebSocketReconnectHerd"),
+    ("last_minute:max5m >= 50", "last_minute:max5m >= 49", "WebSocketReconnectHerd"),
+    ("last_minute:max5m >= 50", "last_minute:max5m > 50", "WebSocketReconnectHerd"),
+    ("[5m]) >= 5)", "[5m]) >= 6)", "WebSocketReconnectHerd"),
+    ("[5m]) >= 5)", "[5m]) >= 4)", "WebSocketReconnectHerd"),
+    ("for: 75s", "for: 45s", "WebSocketReconnectHerd"),
+    ("lost_at_once:increase30m, ", "lost_at_once:increase30m * 0, ", "WebSocketReconnectStorm"),
+    ("max_over_time(websocket_connections_active[30m])\n", "1000000\n", "WebSocketReconnectStorm"),
     ("> 600", "> 580", "WebSocketProbeStalled"),
     ("> 600", "> 720", "WebSocketProbeStalled"),
     ("< 3600", "< 3590", "WebSocketEventIdsForgotten"),
@@ -176,6 +216,8 @@ def test_the_promtool_tests_bite(text: str, mutant: str, tests: str, tmp_path: P
     assert text in rules
     shutil.copytree(ALERTS / "tests", tmp_path / "tests")
     (tmp_path / "rules").mkdir()
-    (tmp_path / "rules" / RULES.name).write_text(rules.replace(text, mutant))
+    behind = rules_behind(tests.split(".")[0], rules.replace(text, mutant))
+    assert behind != rules_behind(tests.split(".")[0])
+    (tmp_path / "rules" / RULES.name).write_text(json.dumps(behind))  # JSON is YAML
     assert promtool("check", "rules", tmp_path / "rules" / RULES.name).returncode == 0
     assert promtool("test", "rules", tmp_path / "tests" / f"{tests}.yaml").returncode != 0

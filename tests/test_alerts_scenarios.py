@@ -13,70 +13,83 @@ import pytest
 
 from tests.alerts_quiet import SILENT
 from tests.alerts_scenarios import END, Scenario, T
-from tests.alerts_support import Test, judge
+from tests.alerts_support import ALERTS, Firings, firings
+from tests.alerts_table import MARKS, table
 from tests.alerts_troubles import FIRES
 
 pytestmark = [pytest.mark.needs("promtool"), pytest.mark.timeout(240)]
 
-SCRAPED_EVERY: Final = ((15, 1), (60, 1))
-"""Scrape intervals in seconds, and a seed for everything random."""
+FIRST: Final = (15, 1)
+"""Seconds between scrapes, and a seed for everything random: the simulation that the README shows."""
+SLOW: Final = (60, 1)
 MATRIX: Final = tuple((interval, seed) for interval in (15, 30, 60) for seed in range(2, 6))
 
+LONG_ENOUGH: Final = 20
+"""Evaluations, 5 minutes of them: whoever is woken finds it firing."""
 
-def simulated(scenarios: Mapping[str, Scenario], interval: int, seed: int) -> Test:
-    """A promtool test without expectations."""
+
+def simulated(
+    scenarios: Mapping[str, Scenario], interval: int, seed: int, folder: Path, evaluated_every: int = 15
+) -> Firings:
+    """What fires in each of the scenarios."""
     series = []
     for name, scenario in scenarios.items():
         rng = random.Random(seed)
         series += scenario(rng).input_series(name, interval, END, rng)
-    return {"interval": "1s", "input_series": series, "promql_expr_test": []}
+    return firings(series, END, folder, evaluated_every)
 
 
-def expect(test: Test, expr: str, at: int, *labels: str) -> None:
-    """`expr` at second `at` is 1 for exactly these labels."""
-    samples = [{"labels": f"{{{each}}}", "value": 1} for each in labels]
-    test["promql_expr_test"].append({"expr": expr, "eval_time": f"{at}s", "exp_samples": samples})
+def troubled(interval: int, seed: int, folder: Path) -> Firings:
+    return simulated({name: trouble.scenario for name, trouble in FIRES.items()}, interval, seed, folder)
 
 
-def stay_silent(interval: int, seed: int) -> Test:
-    """Nothing fires at any moment, in any job."""
-    test = simulated(SILENT, interval, seed)
-    expect(test, 'group by (job, alertname) (count_over_time(ALERTS{alertstate="firing"}[2h]))', END)
-    return test
+def judge(found: Firings, interval: int) -> list[str]:
+    """What is wrong: the alerts of a trouble and no others fire, after T, in time, for long enough, and end."""
+    wrong = [f"{key} is missing" for key in expected().keys() - found.keys()]
+    for key, firing in found.items():
+        within = expected().get(key)
+        if within is None:
+            wrong.append(f"{key} is no part of this trouble")
+        elif not T < firing.first <= T + within + 2 * (interval - 15):
+            wrong.append(f"{key} fires {firing.first - T} s after T")
+        elif firing.evaluations < LONG_ENOUGH:
+            wrong.append(f"{key} fires for {firing.evaluations} evaluations")
+        elif firing.still:
+            wrong.append(f"{key} fires for ever")
+    return wrong
 
 
-def fire(interval: int, seed: int) -> Test:
-    """In each job the alerts of its trouble and no other fire: after T, in time, for 5 minutes, and not for ever."""
-    test = simulated({name: trouble.scenario for name, trouble in FIRES.items()}, interval, seed)
-    slower = 2 * (interval - 15)
-    for name, trouble in FIRES.items():
-        firing = f'ALERTS{{job="{name}", alertstate="firing"}}'
-        fired = {pair: f'alertname="{pair[0]}", severity="{pair[1]}"' for pair in trouble.fires}
-        expect(test, f"{firing} # too early", T)
-        expect(test, f"group by (alertname, severity) (count_over_time({firing}[2h]))", END, *fired.values())
-        for pair, within in trouble.fires.items():
-            one = f'ALERTS{{job="{name}", alertstate="firing", {fired[pair]}}}'
-            expect(test, f"group by (alertname, severity) ({one}) # in time", T + within + slower, fired[pair])
-        evaluations = f"max by (alertname, severity) (count_over_time({firing}[2h]))"
-        expect(test, f"{evaluations} >= bool 20 # long enough", END, *fired.values())
-        expect(test, f"{firing} # still", END)
-    return test
+def expected() -> dict[tuple[str, str, str], int]:
+    return {(name, *pair): within for name, trouble in FIRES.items() for pair, within in trouble.fires.items()}
 
 
-@pytest.mark.parametrize(("interval", "seed"), SCRAPED_EVERY)
-def test_quiet_days_stay_silent(interval: int, seed: int, tmp_path: Path) -> None:
-    """No alert fires at any moment of a quiet day."""
-    assert judge([stay_silent(interval, seed)], tmp_path) == ""
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Firings:
+    """What the troubles fire in the simulation that the README shows."""
+    return troubled(*FIRST, tmp_path_factory.mktemp("troubles"))
 
 
-@pytest.mark.parametrize(("interval", "seed"), SCRAPED_EVERY)
-def test_troubles_fire(interval: int, seed: int, tmp_path: Path) -> None:
+def test_quiet_days_stay_silent(tmp_path: Path) -> None:
+    """No alert fires at any moment of a quiet day. Evaluated every 30 s here, every 15 s in the matrix."""
+    assert simulated(SILENT, *FIRST, tmp_path, 30) == {}
+
+
+def test_troubles_fire(first: Firings) -> None:
     """The alerts for a trouble fire in time, for long enough to be sent, resolve, and are the only ones."""
-    assert judge([fire(interval, seed)], tmp_path) == ""
+    assert judge(first, FIRST[0]) == []
+
+
+def test_the_readme_shows_what_fired(first: Firings) -> None:
+    """The table of scenarios and alerts is what this simulation found."""
+    begin, end = MARKS
+    readme = (ALERTS / "README.md").read_text()
+    shown = readme.partition(begin)[2].partition(end)[0]
+    assert shown == table(first), "run `python -m tests.alerts_table`"
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize(("interval", "seed"), MATRIX)
+@pytest.mark.parametrize(("interval", "seed"), [FIRST, SLOW, *MATRIX])
 def test_at_any_interval_and_phase(interval: int, seed: int, tmp_path: Path) -> None:
-    """What holds for one phase of the scrapes holds for others, and at 30 s too."""
-    assert judge([stay_silent(interval, seed), fire(interval, seed)], tmp_path) == ""
+    """What holds for one phase of the scrapes holds for others, and at 30 and 60 s too."""
+    assert simulated(SILENT, interval, seed, tmp_path) == {}
+    assert judge(troubled(interval, seed, tmp_path), interval) == []

@@ -114,7 +114,7 @@ class Reconnects:
         return opened > 1 or now - several <= self._life
 
     def _young(self, now: float, began: float, newer: Tokens, older: Tokens) -> tuple[float, Tokens, Tokens]:
-        """When the newer tokens began, and both generations; each lasts for half a life, and what is too old is gone."""
+        """When the newer tokens began, and both generations, without what is too old; each lasts for half a life."""
         half = self._life / 2
         if now - began < half or sum(newer) + sum(older) == 1:
             return began, newer, older

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[2]
+SHIPPED = str(ROOT / "alerts" / "rules" / "*.yaml")
 LISTENING = re.compile(r'"event":"(tap|metrics) listening","address":"127\.0\.0\.1:(\d+)"')
 
 T = TypeVar("T")
@@ -74,11 +75,15 @@ class Prometheus:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
 
+    def get(self, path: str) -> Any:
+        """One JSON answer."""
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:
+            return json.load(answer)
+
     def api(self, path: str, **parameters: str) -> Any:
         """The data of one API answer."""
         query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
-        with urllib.request.urlopen(f"{self.url}/api/v1/{path}{query}", timeout=5) as answer:
-            return json.load(answer)["data"]
+        return self.get(f"/api/v1/{path}{query}")["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The samples of an instant query."""
@@ -90,7 +95,7 @@ class Prometheus:
         return {alert["labels"]["alertname"]: alert["state"] for alert in self.api("alerts")["alerts"]}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -98,17 +103,21 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def prometheus(metrics_port: int, folder: Path) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes the exporter every second, with the shipped rules as they are."""
+def prometheus(
+    metrics_port: int, folder: Path, rules: str = SHIPPED, alertmanager: int | None = None
+) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes the exporter every second, with the shipped rules unless others are given."""
+    managers = [{"static_configs": [{"targets": [f"127.0.0.1:{alertmanager}"]}]}] if alertmanager else []
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(ROOT / "alerts" / "rules" / "*.yaml")],
+        "rule_files": [rules],
+        "alerting": {"alertmanagers": managers},
         "scrape_configs": [
             {"job_name": "websocket-exporter", "static_configs": [{"targets": [f"127.0.0.1:{metrics_port}"]}]}
         ],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-    port = _free_port()
+    port = free_port()
     with (folder / "prometheus.log").open("wb") as sink:
         process = subprocess.Popen(
             [

@@ -17,6 +17,7 @@ from exporter.config import Target, load
 from exporter.metrics.recorder import Recorder
 from exporter.sources.webhook import StorageBook
 from exporter.webhook import WebhookService
+from exporter.wire.client_key import Hasher
 from tests.support.loops import conversation, eventually
 from tests.support.reporting import CLOSES, Answer, Desk, closing, counts, ndjson, outcome, post, reporting
 from tests.web.support import connected
@@ -138,7 +139,7 @@ async def test_a_slow_disk(tmp_path: Path) -> None:
     recorder = Recorder(time.time)
     address = config.webhook_listen_address
     assert address is not None
-    service = WebhookService(address, config, (), None, recorder, recorder)
+    service = WebhookService(address, config, (), None, recorder, recorder, Hasher(b"secret of a test"))
     await service.open()
     disk = threading.Event()
     async with asyncio.TaskGroup() as tasks:

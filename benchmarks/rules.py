@@ -1,0 +1,222 @@
+"""What the alert rules cost a Prometheus: one evaluation of all of them over many services with a day of data.
+
+The series are those of a real exporter's page, repeated for every replica. Those that rules read have a sample every
+15 s for as long as rules look back on them, all others one every 4 minutes; what rules record and look back on for
+longer has a day, or an hour, of its own.
+"""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import yaml
+from prometheus_client.samples import Sample
+
+from benchmarks import exposition
+from benchmarks.bench import Bench, Effort
+from benchmarks.peers import prometheus_program, promtool_program
+from benchmarks.processes import ROOT, StartError, free_port, get, poll, wait_for
+from benchmarks.report import Table
+
+TITLE: Final = "alert rules, one evaluation, ms"
+ALL: Final = "all groups"
+COLUMN: Final = "Prometheus"
+
+SERVICES: Final = 200
+REPLICAS: Final = 3
+QUICK_SERVICES: Final = 10
+
+SCRAPE: Final = 15
+SELDOM: Final = 240
+RAW: Final = 35 * 60
+"""Seconds: rules look back on exporters' own series for 30 minutes, and a little."""
+DAY: Final = 86400
+HOUR: Final = 3900
+LEAD: Final = 0.7
+"""Seconds that it takes to write the blocks of one service, about."""
+
+RULES: Final = ROOT / "alerts/rules/websocket.yaml"
+DURATION: Final = re.compile(r"\[(\d+)([smhd])\]")
+
+
+def rules(bench: Bench) -> list[Table]:
+    """A Prometheus on both cores, with nothing else to do."""
+    promtool, prometheus = promtool_program(), prometheus_program()
+    if promtool is None or prometheus is None:
+        print("prometheus is missing: rules are not measured", file=sys.stderr)
+        return []
+    services = QUICK_SERVICES if bench.effort.seconds < Effort.seconds else SERVICES
+    with bench.programs.tap(bench.echo.port) as exporter:
+        page = exposition.scrape(exporter.web_port)
+    with tempfile.TemporaryDirectory(prefix="websocket-exporter-rules-") as name:
+        folder = Path(name)
+        print(f"rules: writing {services * REPLICAS * len(page):,} series", file=sys.stderr, flush=True)
+        # Until the blocks are written: Prometheus takes nothing that is older than they are, and forgets in 5 minutes.
+        end = int(time.time() + LEAD * services)
+        written = _write(folder, promtool, page, services, end)
+        time.sleep(max(0.0, end - time.time()))
+        with _prometheus(prometheus, folder) as port:
+            print(f"rules: evaluated {bench.effort.rounds} times", file=sys.stderr, flush=True)
+            rows = _evaluations(port, bench.effort.rounds)
+    table = {f"group {group}": {COLUMN: samples} for group, samples in rows.items()}
+    every = [sum(samples) for samples in zip(*rows.values(), strict=True)]
+    facts = {
+        "services": services,
+        "replicas": REPLICAS,
+        "series of each": len(page),
+        "samples, millions": written / 1e6,
+    }
+    return [
+        Table(TITLE, {ALL: {COLUMN: every}, **table, **{label: {COLUMN: [value]} for label, value in facts.items()}})
+    ]
+
+
+def _documents() -> list[Mapping[str, Any]]:
+    groups: list[Mapping[str, Any]] = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def _write(folder: Path, promtool: str, page: list[Sample], services: int, now: int) -> int:
+    """Write blocks that end `now`; returns how many samples are in them."""
+    read = set(re.findall(r"websocket_\w+", " ".join(rule["expr"] for rule in _documents())))
+    jobs = [f"service-{number}" for number in range(services)]
+    samples = 0
+    for name, duration, lines in (
+        ("raw", "2h", _raw(page, jobs, read, now)),
+        ("recorded", "24h", _recorded(jobs, now)),
+    ):
+        file = folder / f"{name}.om"
+        with file.open("w", encoding="utf-8") as out:
+            samples += _put(out, lines)
+        command = [promtool, "tsdb", "create-blocks-from", f"--max-block-duration={duration}", "--quiet"]
+        subprocess.run([*command, "openmetrics", file, folder / "data"], check=True, stdout=subprocess.DEVNULL)
+        file.unlink()
+    return samples
+
+
+def _put(out: TextIO, series: Iterable[tuple[str, list[str]]]) -> int:
+    count = 0
+    for name, samples in series:
+        out.write(name + name.join(samples))
+        count += len(samples)
+    out.write("# EOF\n")
+    return count
+
+
+def _samples(now: int, window: int, step: int, growth: int) -> list[str]:
+    """Values and times of one series, as lines without its name."""
+    return [f" {growth * number} {at}\n" for number, at in enumerate(range(now - window, now + 1, step))]
+
+
+def _raw(page: list[Sample], jobs: list[str], read: set[str], now: int) -> Iterator[tuple[str, list[str]]]:
+    often = [_samples(now, RAW, SCRAPE, growth) for growth in range(2)]
+    seldom = [_samples(now, RAW, SELDOM, growth) for growth in range(2)]
+    created = [f" {now - DAY} {at}\n" for at in range(now - RAW, now + 1, SCRAPE)]
+    for job in jobs:
+        yield f'up{{job="{job}",instance="a"}}', often[1]
+        for replica in range(REPLICAS):
+            place = f'job="{job}",instance="10.0.0.{replica}:11009"'
+            for sample in page:
+                labels = "".join(f",{label}={json.dumps(value)}" for label, value in sample.labels.items())
+                growing = (often if sample.name in read else seldom)[_growth(sample)]
+                is_start = sample.name == "websocket_target_created_timestamp_seconds"
+                yield f"{sample.name}{{{place}{labels}}}", created if is_start else growing
+
+
+def _growth(sample: Sample) -> int:
+    """How much a series grows in 15 s on a quiet day: people come and go, and send messages; nothing fails."""
+    quiet = sample.labels.get("status", "101") == "101" and sample.labels.get("code", "1001") == "1001"
+    polite = sample.labels.get("initiator", "client") == "client" and "_exporter_" not in sample.name
+    return 1 if quiet and polite and re.search("handshakes_total|closes_total|_bucket$|_count$", sample.name) else 0
+
+
+def _recorded(jobs: list[str], now: int) -> Iterator[tuple[str, list[str]]]:
+    """What rules look back on: for a day where one does, else for an hour."""
+    documents = _documents()
+    text = " ".join(rule["expr"] for rule in documents)
+    labels = {"direction": "client_to_server", "outcome": "accepted", "evidence": "close_1009", "instance": "a"}
+    for name in sorted(rule["record"] for rule in documents if "record" in rule):
+        spans = [int(count) * {"s": 1, "m": 60, "h": 3600, "d": DAY}[unit] for count, unit in _looked_back(name, text)]
+        if not spans:
+            continue
+        samples = _samples(now, DAY if max(spans) > HOUR else HOUR, SCRAPE, 0)
+        own = "".join(
+            f',{label}="{value}"' for label, value in labels.items() if label in name.split(":")[0].split("_")
+        )
+        for job in jobs:
+            yield f'{name}{{job="{job}",target="chat",source="tap"{own}}}', samples
+
+
+def _looked_back(name: str, text: str) -> list[tuple[str, str]]:
+    return re.findall(rf"{re.escape(name)}\[(\d+)([smhd])\]", text)
+
+
+@contextlib.contextmanager
+def _prometheus(program: str, folder: Path) -> Iterator[int]:
+    """A Prometheus that scrapes nothing and evaluates the shipped rules; yields its port."""
+    port = free_port()
+    config = folder / "prometheus.yml"
+    config.write_text(json.dumps({"rule_files": [str(RULES)]}), encoding="utf-8")  # JSON is YAML
+    log = folder / "prometheus.log"
+    flags = [f"--storage.tsdb.path={folder / 'data'}", "--storage.tsdb.retention.time=10d"]
+    command = [program, f"--config.file={config}", *flags, f"--web.listen-address=127.0.0.1:{port}"]
+    with log.open("wb") as output:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        os.sched_setaffinity(child.pid, set(range(os.cpu_count() or 1)))
+        wait_for(child, lambda: get(port, "/-/ready").startswith(b"HTTP/1.1 200 "), log)
+        yield port
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def _evaluations(port: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each group's evaluations, the first of which reads everything for the first time."""
+    found: dict[str, dict[str, float]] = {}
+
+    def enough() -> bool:
+        for group in _groups(port):
+            if group["evaluationTime"]:
+                found.setdefault(group["name"], {})[group["lastEvaluation"]] = 1000 * group["evaluationTime"]
+        return len(found) == 3 and min(len(times) for times in found.values()) > 1 and _most(found) > rounds
+
+    poll(enough, 240.0, "the rules are not evaluated often enough", interval=1.0)
+    if unhealthy := [rule["name"] for group in _groups(port) for rule in group["rules"] if rule["health"] != "ok"]:
+        raise StartError(f"rules that Prometheus cannot evaluate: {', '.join(unhealthy)}")
+    later = {name: list(times.values())[1:] for name, times in found.items()}
+    # Groups of a minute are evaluated less often: their last stands for the rounds without.
+    return {
+        name: [samples[min(number, len(samples) - 1)] for number in range(rounds)] for name, samples in later.items()
+    }
+
+
+def _most(found: Mapping[str, Mapping[str, float]]) -> int:
+    return max(len(times) for times in found.values())
+
+
+def _groups(port: int) -> list[Mapping[str, Any]]:
+    body = get(port, "/api/v1/rules").partition(b"\r\n\r\n")[2]
+    return list(json.loads(_unchunked(body))["data"]["groups"])
+
+
+def _unchunked(body: bytes) -> bytes:
+    """The body without what HTTP/1.1 puts around its chunks, if it has any."""
+    if body[:1] == b"{":
+        return body
+    whole = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size or b"0", 16)
+        whole, body = whole + body[:length], body[length + 2 :]
+        if not length:
+            break
+    return whole
