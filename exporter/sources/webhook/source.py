@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from exporter.closecodes import Vocabulary
 from exporter.events import Count, Rejection, Reported, Sink
@@ -15,8 +16,7 @@ from exporter.sources.webhook.books import LONG, Batch, Book, Stale
 from exporter.storage import Committed
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one request. `items` has the index of each event not accepted, and why; None for a duplicate."""
 
     accepted: int
