@@ -30,7 +30,7 @@ test: $(VENV)/.installed-peers test-programs node-peers ## lint, type check and 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict exporter
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 .PHONY: matrix
 matrix: $(VENV)/.installed-peers test-programs node-peers ## run the long tests: every peer, kill loops, conformance

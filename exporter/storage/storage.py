@@ -3,9 +3,8 @@
 import contextlib
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from exporter.events import Count
 from exporter.storage import database
@@ -36,8 +35,7 @@ class Entry(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """What became of an entry: positions in its `keys` that were known already, and what the others added."""
 
     duplicates: frozenset[int]

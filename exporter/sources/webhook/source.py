@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from exporter.closecodes import Vocabulary
 from exporter.events import ClientReport, ClientsReported, Count, Origin, Rejection, Reported, Sink
@@ -20,8 +20,7 @@ SLICE: Final = 32
 """Reports of clients that are told at once: what is derived from one takes up to 40 µs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one request. `items` has the index of each event not accepted, and why; None for a duplicate."""
 
     accepted: int
