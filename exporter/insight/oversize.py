@@ -75,11 +75,13 @@ def refused_size(passing: Passing) -> int:
 
     The refused one is the unfinished one, or was completed shortly before (DESIGN 5.8). If a sender pipelines, the
     unfinished one may be a small later message: what is smaller than a plain message that the same receiver accepted
-    cannot be over its limit, so the largest is the refused one. Compressed sizes cannot be compared like that.
+    cannot be over its limit, so the largest is the refused one. If that is smaller than an earlier message, a busy
+    receiver has refused the earlier one late, or nobody knows why. Compressed sizes cannot be compared like that.
     """
     if passing.compressed:
         return passing.unfinished or passing.recent
-    return max(passing.unfinished, passing.recent)
+    size = max(passing.unfinished, passing.recent)
+    return size if size >= passing.largest else 0
 
 
 def suspected_size(passing: Passing) -> int:

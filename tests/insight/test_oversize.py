@@ -161,6 +161,22 @@ class TestCertain:
         assert seen.oversize.brackets()[TO_SERVER] == Bracket(accepted=LARGEST)
         assert seen.oversize.refusals(seen.now) == (Refusals(TO_SERVER, "close_1009", 1, 0, 0, 0, 0.0),)
 
+    @pytest.mark.parametrize(
+        ("passing", "size"),
+        [
+            (Passing(recent=5000, largest=5001), 0),
+            (Passing(unfinished=5000, largest=5001), 0),
+            (Passing(recent=5000, largest=5000), 5000),
+            (Passing(unfinished=6000, recent=30, largest=5000), 6000),
+        ],
+    )
+    def test_smaller_than_an_earlier_one(self, passing: Passing, size: int) -> None:
+        """A busy receiver may refuse the earlier one late: a heartbeat behind it is not over any limit."""
+        seen = Seen(largest=0)
+        seen.ended(passing, "1009")
+        assert seen.emitted == [refusal(TO_SERVER, "close_1009", size)]
+        assert seen.oversize.brackets()[TO_SERVER] == Bracket(rejected=size or None)
+
     @pytest.mark.parametrize("passing", [None, Passing()])
     def test_unknown_size(self, passing: Passing | None) -> None:
         """Size 0 is told where none is known: such a refusal counts, also as a repeat, but says nothing of a size."""
