@@ -277,10 +277,10 @@ class FrameMeter:
                 self._sizes.wait(self)
 
     def waits(self) -> bool:
-        """Take note of the time; whether a message may still come to be accepted."""
+        """Take note of the time; whether a message larger than those known may still come to be accepted."""
         if self._moment is not self._sizes.moment:
             self._turn()
-        return self._settling and bool(self._recent or self._before or self._earlier)
+        return self._settling and max(self._recent, self._before, self._earlier) > self._sizes.known
 
     def _frames(self, data: bytes) -> None:
         """Take the frames that begin in `data`, the first of them where it begins."""
