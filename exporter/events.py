@@ -482,7 +482,8 @@ class Bracket:
 class Refusals:
     """The refused messages of one direction of the last 24 hours, by what shows it.
 
-    `smallest` and `largest` are bytes of those `sized` whose size is known and uncompressed; 0 if there are none.
+    `smallest` and `largest` are bytes of those `sized` whose size tells of a limit: it is known, uncompressed and not
+    tiny; 0 if there are none.
     `last` is how many seconds ago the last one was.
     """
 

@@ -254,7 +254,7 @@ def test_who_sends_a_frame_of_no_message_is_no_witness() -> None:
 
 
 def test_a_control_frame_as_it_should_be_is_not_refused() -> None:
-    """Up to 125 bytes every receiver takes them: they tell of no limit, and their sender is a witness like any other."""
+    """Up to 125 bytes every receiver takes them: they tell of no limit, and their sender is a witness as before."""
     aged = Aged("client").at(0, frame(PING, bytes(125), key=KEY) + message(10))
     assert aged.seen() == (0, 10, 10)
     assert aged.at(11).accepted == 10
