@@ -182,7 +182,9 @@ class Passing:
 
     Payload bytes on the wire, fragments summed. `unfinished` is the declared size of the message under way, 0 if there
     was none; `last_second` is the largest that was completed in the last second (at least in the last half of it),
-    `recent` the largest known of the last 5 seconds. Where one direction of TCP ended before the Close frame came in
+    `recent` the largest known of the last 5 seconds. A frame that is of no message (an endless Ping, a stray
+    continuation) counts in `recent` too, from its header on: a receiver may refuse it for its length like a message.
+    `largest` is the largest message of the connection. Where one direction of TCP ended before the Close frame came in
     the other, the moment is that of TCP's end. `compressed` is whether any of them may be: then the wire's size is not
     the one that limits apply to.
     """
@@ -191,6 +193,7 @@ class Passing:
     last_second: int = 0
     recent: int = 0
     compressed: bool = False
+    largest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,7 +492,8 @@ class Bracket:
 class Refusals:
     """The refused messages of one direction of the last 24 hours, by what shows it.
 
-    `smallest` and `largest` are bytes of those `sized` whose size is known and uncompressed; 0 if there are none.
+    `smallest` and `largest` are bytes of those `sized` whose size tells of a limit: it is known, uncompressed and not
+    tiny; 0 if there are none.
     `last` is how many seconds ago the last one was.
     """
 

@@ -6,9 +6,9 @@ however many, is 26 small records, and evidence may stay up to an hour longer th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from exporter.events import Bracket
+from exporter.events import Bracket, ClientKey
 
 HOURS: Final = 24
 """Into how many parts the time is cut for which evidence counts."""
@@ -94,21 +94,34 @@ class Hours:
         return self._hours[-1].last if self._hours else None
 
 
+class _Doubt(NamedTuple):
+    """A client (or nobody known) was refused a message of `size` at `at`, although as large ones are accepted."""
+
+    client: ClientKey | None
+    size: int
+    at: float
+
+
 class Limit:
     """The bracket of the real limit in one direction: it lies from the largest accepted to the smallest refused size.
 
     Whatever contradicts an older bound drops it: the limit has changed since, or differs between connections, and the
     newer observation is the better guide (DESIGN 5.8). So the bracket is never inverted, and `contradicted` says for
     as long as evidence counts that there were both. Only plain sizes and only refusals by 1009 belong here.
+
+    A refusal is what a peer says, so one client's word is a doubt and no more: it drops accepted sizes only together
+    with another client's, and if nothing as large was accepted in between. Clients that are not recognised are taken
+    for different ones.
     """
 
-    __slots__ = ("_accepted", "_contradicted", "_kept", "_refused")
+    __slots__ = ("_accepted", "_contradicted", "_doubt", "_kept", "_refused")
 
     def __init__(self, kept: float) -> None:
         self._kept = kept
         self._accepted = Hours(kept)
         self._refused = Hours(kept)
         self._contradicted: float | None = None
+        self._doubt: _Doubt | None = None
 
     @property
     def largest_accepted(self) -> int:
@@ -121,15 +134,28 @@ class Limit:
         if 0 < self._refused.smallest <= size:
             self._refused.drop(lambda hour: hour.smallest <= size)
             self._contradicted = now
+        if self._doubt is not None and self._doubt.size <= size:
+            self._doubt = None
         self._accepted.add(size, now)
 
-    def refused(self, size: int, now: float) -> None:
-        """A message of `size` bytes was refused."""
+    def refused(self, size: int, now: float, client: ClientKey | None = None) -> None:
+        """A message of `size` bytes was refused, of this client."""
         self.age(now)
         if self._accepted.largest >= size:
-            self._accepted.drop(lambda hour: hour.largest >= size)
             self._contradicted = now
+            agreed = self._doubted(_Doubt(client, size, now))
+            if agreed is None:
+                return
+            self._accepted.drop(lambda hour: hour.largest >= agreed)
+            size = agreed
         self._refused.add(size, now)
+
+    def _doubted(self, new: _Doubt) -> int | None:
+        """The size that two clients agree was refused, None if there is no second one. The farther doubt is kept."""
+        old = self._doubt
+        self._doubt = new if old is None or new.size <= old.size else old
+        another = old is not None and (new.client is None or new.client != old.client)
+        return max(old.size, new.size) if old is not None and another else None
 
     def age(self, now: float) -> None:
         """Forget what is too old."""
@@ -137,6 +163,8 @@ class Limit:
         self._refused.age(now)
         if self._contradicted is not None and now - self._contradicted > self._kept:
             self._contradicted = None
+        if self._doubt is not None and now - self._doubt.at > self._kept:
+            self._doubt = None
 
     def bracket(self) -> Bracket:
         """What is known of the limit, as of the last call of any other method."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, NamedTuple
 
+from exporter.closecodes import NO_CLOSE
 from exporter.events import (
     DIRECTIONS,
     EVIDENCES,
@@ -27,15 +28,21 @@ from exporter.events import (
     Refusals,
 )
 from exporter.insight.evidence import Hours, Limit
-from exporter.insight.repeats import Repeats
+from exporter.insight.repeats import NEVER, Repeats
 
 TOO_BIG: Final = "1009"
 """The `code` label of a certain refusal."""
+
+GOING_AWAY: Final = "going_away"
+"""The class of a close by a side that leaves: a tab that is closed, a server that shuts down. That refuses nothing."""
 
 _TOWARDS: Final[Mapping[Initiator, Direction]] = {"client": "server_to_client", "server": "client_to_server"}
 """The direction of what the initiator received. Where we ended it ourselves, or nobody knows who did, nothing shows."""
 
 _NOTHING: Final = Passing()
+
+LEAST_SIZE: Final = 4096
+"""Bytes under which a message's size says nothing of a limit, unless other rules are given."""
 
 AT_ONCE: Final = 100
 """Suspicions that one tick settles, so that it takes about a millisecond at most; the rest waits for the next."""
@@ -46,7 +53,8 @@ class OversizeRules:
     """Durations in seconds (a time of exactly that still counts), sizes in bytes.
 
     A refusal is a repeat within `repeat` of the client's last one; a client is stuck with `stuck_refusals` within
-    `stuck`. A suspicion is of at least `least_size`, after at least `least_accepted` accepted messages, and is held for
+    `stuck`. No smaller size than `least_size` is suspected, or taken for evidence of a limit: limits are larger, and a
+    peer may say 1009 to anything. A suspicion comes after at least `least_accepted` accepted messages, and is held for
     `hold`: longer than a mass close takes to be recognised as one. Of more than `most_held` at once the rest is not
     suspected: so many in so short a time say nothing of one message. `evidence` is for how long anything counts.
     """
@@ -55,7 +63,7 @@ class OversizeRules:
     stuck: float = 900.0
     stuck_refusals: int = 3
     hold: float = 10.0
-    least_size: int = 4096
+    least_size: int = LEAST_SIZE
     least_accepted: int = 100
     most_held: int = 500
     evidence: float = 86_400.0
@@ -70,16 +78,45 @@ class _Suspicion(NamedTuple):
     client: ClientKey | None
 
 
+class _Losses:
+    """When connections were lost without a Close frame, in one direction: last, and last of another client than that.
+
+    Who is not recognised is another client each time.
+    """
+
+    __slots__ = ("_before", "_client", "_last")
+
+    def __init__(self) -> None:
+        self._client: ClientKey | None = None
+        self._last = NEVER
+        self._before = NEVER
+
+    def add(self, client: ClientKey | None, now: float) -> None:
+        """A connection of this client was lost."""
+        self._before = self.of_another(client)
+        self._client, self._last = client, now
+
+    def of_another(self, client: ClientKey | None) -> float:
+        """When a connection of any other client was lost last."""
+        return self._before if _same(client, self._client) else self._last
+
+
+def _same(one: ClientKey | None, other: ClientKey | None) -> bool:
+    return one is not None and one == other
+
+
 def refused_size(passing: Passing) -> int:
     """Which of the messages passing its receiver refused with a 1009, in bytes; 0 if there is none.
 
     The refused one is the unfinished one, or was completed shortly before (DESIGN 5.8). If a sender pipelines, the
     unfinished one may be a small later message: what is smaller than a plain message that the same receiver accepted
-    cannot be over its limit, so the largest is the refused one. Compressed sizes cannot be compared like that.
+    cannot be over its limit, so the largest is the refused one. If that is smaller than an earlier message, a busy
+    receiver has refused the earlier one late, or nobody knows why. Compressed sizes cannot be compared like that.
     """
     if passing.compressed:
         return passing.unfinished or passing.recent
-    return max(passing.unfinished, passing.recent)
+    size = max(passing.unfinished, passing.recent)
+    return size if size >= passing.largest else 0
 
 
 def suspected_size(passing: Passing) -> int:
@@ -113,10 +150,11 @@ class Oversize:
         }
         self._repeats = Repeats(most_clients, repeat=rules.repeat, stuck=rules.stuck, refusals=rules.stuck_refusals)
         self._held: deque[_Suspicion] = deque()
+        self._losses: dict[Direction, _Losses] = {direction: _Losses() for direction in DIRECTIONS}
 
     def concerned(self, event: Ending) -> bool:
         """Whether `ended` could make anything of an ending: of most it cannot, and that is soon seen."""
-        if event.code == TOO_BIG:
+        if event.code in (TOO_BIG, NO_CLOSE):
             return True
         passing = event.passing
         least = self._rules.least_size
@@ -144,10 +182,29 @@ class Oversize:
             client = None if shared else event.client
             self._refused(direction, "close_1009", refused_size(passing), client, now, compressed=passing.compressed)
             return
-        size = suspected_size(passing)
-        suspect = size >= self._rules.least_size and not mass_close and self._over(size, direction)
+        suspicion = _Suspicion(now, direction, suspected_size(passing), None if shared else event.client)
+        suspect = event.close_class != GOING_AWAY and not mass_close and self._suspicious(suspicion)
+        if event.code == NO_CLOSE:
+            self._lost(suspicion)
         if suspect and accepted_messages(direction) >= self._rules.least_accepted:
-            self._hold(_Suspicion(now, direction, size, None if shared else event.client))
+            self._hold(suspicion)
+
+    def _lost(self, loss: _Suspicion) -> None:
+        """A connection was lost without a Close frame: so were others then, and it was not for their messages."""
+        self._losses[loss.direction].add(loss.client, loss.at)
+        self._held = deque(suspicion for suspicion in self._held if not self._explains(loss, suspicion))
+
+    def _explains(self, loss: _Suspicion, suspicion: _Suspicion) -> bool:
+        """Whether `suspicion` ended as `loss` did, of another client and within the hold."""
+        together = loss.direction == suspicion.direction and loss.at - suspicion.at <= self._rules.hold
+        return together and not _same(loss.client, suspicion.client)
+
+    def _suspicious(self, suspicion: _Suspicion) -> bool:
+        """Whether its message is large enough, and no other client's connection was lost within the hold before it."""
+        at, direction, size, client = suspicion
+        if size < self._rules.least_size or not self._over(size, direction):
+            return False
+        return at - self._losses[direction].of_another(client) > self._rules.hold
 
     def _over(self, size: int, direction: Direction) -> bool:
         """Whether a message of `size` is larger than all that were accepted, as far as any is known."""
@@ -203,11 +260,11 @@ class Oversize:
         *,
         compressed: bool = False,
     ) -> None:
-        """A message was refused. The size of a compressed one is told, but no conclusion is drawn from it."""
-        plain = 0 if compressed else size
-        self._refusals[direction, evidence].add(plain, at)
-        if plain and evidence == "close_1009":
-            self._limits[direction].refused(plain, at)
+        """A message was refused. The size of a compressed or tiny one is told, but no conclusion is drawn from it."""
+        telling = 0 if compressed or size < self._rules.least_size else size
+        self._refusals[direction, evidence].add(telling, at)
+        if telling and evidence == "close_1009":
+            self._limits[direction].refused(telling, at, client)
         repeated = client is not None and self._repeats.refused(client, evidence, at)
         self._emit(MessageRefused(self._origin, direction, evidence, size, compressed, repeated))
 

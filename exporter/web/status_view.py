@@ -180,7 +180,7 @@ def _caption(direction: DirectionStatus, numbers: Sequence[int], compressed: int
 
 
 def _seen(bracket: Bracket) -> str:
-    return f"{_bounds(bracket)}, other sizes before" if bracket.contradicted else _bounds(bracket)
+    return f"{_bounds(bracket)}, other sizes too" if bracket.contradicted else _bounds(bracket)
 
 
 def _bounds(bracket: Bracket) -> str:

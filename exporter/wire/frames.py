@@ -132,6 +132,7 @@ class FrameMeter:
         "_side",
         "_sizes",
         "_skip",
+        "_stray",
         "bytes",
         "closed",
         "messages",
@@ -147,6 +148,7 @@ class FrameMeter:
         self._held = b""  # a frame header or control frame that has not passed completely
         self._skip = 0  # bytes until the frame under way has passed
         self._pending = -1  # the message that the frame under way completes; -1 if it completes none
+        self._stray = 0  # declared bytes of that frame if it is of no message at all, as far as `_frame` took it
         self._in_message = False  # between a message's first fragment and its last
         self._fragments = 0  # declared bytes of those fragments
         self._compressed = False
@@ -174,7 +176,9 @@ class FrameMeter:
         last_second = recent = max(self._recent, self._before)
         if self._moment.tick - self._earlier_tick < SETTLED:
             recent = max(recent, self._earlier)
-        return Passing(self.unfinished, last_second, recent, self._deflate)
+        if self._skip and self._pending < 0:
+            recent = max(recent, self._stray)
+        return Passing(self.unfinished, last_second, recent, self._deflate, self.largest_message)
 
     def end(self) -> Passing:
         """The messages that the receiver may have refused by ending the WebSocket now: from here on none is accepted.
@@ -273,10 +277,10 @@ class FrameMeter:
                 self._sizes.wait(self)
 
     def waits(self) -> bool:
-        """Take note of the time; whether a message may still come to be accepted."""
+        """Take note of the time; whether a message larger than those known may still come to be accepted."""
         if self._moment is not self._sizes.moment:
             self._turn()
-        return self._settling and bool(self._recent or self._before or self._earlier)
+        return self._settling and max(self._recent, self._before, self._earlier) > self._sizes.known
 
     def _frames(self, data: bytes) -> None:
         """Take the frames that begin in `data`, the first of them where it begins."""
@@ -345,12 +349,23 @@ class FrameMeter:
         """The frame under way has passed: count the message it completed, if it did."""
         size = self._pending
         if size < 0:
+            self._stray_passed()
             return
         self._pending = -1
         (self._sizes.compressed if self._compressed else self._sizes.plain).add(size)
         self.messages += 1
         if size > self._notable:
             self._note(size, compressed=self._compressed)
+
+    def _stray_passed(self) -> None:
+        """What is no message, and longer than a control frame may be, its receiver may refuse as it does a message.
+
+        Who sends that is no witness of what is accepted, from here on.
+        """
+        if self._stray > LONGEST_CONTROL:
+            self._settling = False
+            if self._stray > self._earlier:
+                self._earlier, self._earlier_tick = self._stray, self._moment.tick
 
     def _frame(self, data: bytes, pos: int, end: int) -> int:
         """Take one frame of any kind. Returns the position behind it, or _HELD if it must wait for more bytes."""
@@ -369,6 +384,7 @@ class FrameMeter:
         after = payload + length
         masked = bool(data[pos + 1] & MASK)
         self._check(data[pos], masked, length, extended)
+        self._stray = 0 if self.closed else length
         if self.closed and data[pos] & OPCODE not in (PING, PONG):
             self._after_close(data[pos] & OPCODE)
         elif not data[pos] & CONTROL_BIT:
@@ -410,6 +426,7 @@ class FrameMeter:
     def _control_frame(self, opcode: int, payload: bytes | None) -> None:
         if opcode == CLOSE:
             self.closed = True
+            self._stray = 0
             self._rows = _ALL_SLOW
         self._listener.control_frame(self._side, opcode, payload)
 
@@ -427,6 +444,7 @@ class FrameMeter:
                 self._listener.anomaly(self._side, "interrupted_message")
             self._compressed = bool(first & RSV1) and self._deflate
             self._fragments = 0
+        self._stray = 0
         self._fragments += length
         if first & FIN:
             self._pending = self._fragments

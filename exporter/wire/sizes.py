@@ -154,7 +154,7 @@ class Moment(NamedTuple):
 
 
 class Waiting(Protocol):
-    """A meter whose connection is silent since a message that may come to be accepted."""
+    """A meter whose connection may be silent since a message that would be the largest known to be accepted."""
 
     def waits(self) -> bool:
         """Take note of the time; whether there still is such a message."""

@@ -30,6 +30,10 @@ KNOWN: Final = Bracket(1_048_576, 1_100_210)
 CERTAIN: Final = Refusals("client_to_server", "close_1009", 37, 37, 1_153_434, 1_887_437, 240.0)
 SUSPECTED: Final = Refusals("client_to_server", "suspected", 5, 4, 1_153_434, 1_887_437, 7200.0)
 
+COMPARE: Final = (
+    "Compare the server's limit with the size before compression: that is what a limit applies to. What was seen is in "
+    'the log ("message refused").'
+)
 FRAGMENTS: Final = "(each a message of its own: fragments of one do not help)."
 LOG: Final = (
     "The server's own log may know: on oversize uWebSockets, autobahn and tungstenite drop TCP, granian sends an empty "
@@ -102,23 +106,42 @@ REFUSED: Final[dict[str, tuple[Facts, str, str, str]]] = {
         facts(replace(CERTAIN, sized=0, smallest=0, largest=0), bracket=Bracket(500_000, None)),
         "act",
         "chat, client to server: 37 messages refused with 1009 in the last 24 hours (the last one 4 min ago), their "
-        "sizes are not known (compressed, or not seen); the server's limit is at least 500,000 bytes.",
-        "Compare the server's limit with the size before compression: that is what a limit applies to.",
+        "sizes tell nothing (compressed, not seen, or under 4 KiB); the server's limit is at least 500,000 bytes.",
+        COMPARE,
     ),
     "one-of-unknown-size": (
         facts(replace(CERTAIN, count=1, sized=0, smallest=0, largest=0)),
         "act",
         "chat, client to server: 1 message refused with 1009 in the last 24 hours (the last one 4 min ago), its size "
-        "is not known (compressed, or not seen).",
-        "Compare the server's limit with the size before compression: that is what a limit applies to.",
+        "tells nothing (compressed, not seen, or under 4 KiB).",
+        COMPARE,
     ),
     "some-of-unknown-size": (
         facts(replace(CERTAIN, sized=32), bracket=Bracket(900, 1_153_434)),
         "act",
         "chat, client to server: 37 messages refused with 1009 in the last 24 hours (the last one 4 min ago), 32 of "
-        "them between 1.1 and 1.8 MiB, the sizes of 5 are not known (compressed, or not seen); the server's limit lies "
-        "between 900 and 1,153,434 bytes.",
-        f"Raising it to 2 MiB would have admitted those whose size is known, so would smaller chunks {FRAGMENTS}",
+        "them between 1.1 and 1.8 MiB, the sizes of 5 tell nothing (compressed, not seen, or under 4 KiB); the "
+        "server's limit lies between 900 and 1,153,434 bytes.",
+        f"Raising it to 2 MiB would have admitted those 32, so would smaller chunks {FRAGMENTS}",
+    ),
+    "one-of-two-of-unknown-size": (
+        facts(replace(CERTAIN, count=2, sized=1, smallest=9000, largest=9000)),
+        "act",
+        "chat, client to server: 2 messages refused with 1009 in the last 24 hours (the last one 4 min ago), 1 of them "
+        "of 9,000 bytes, the size of 1 tells nothing (compressed, not seen, or under 4 KiB).",
+        f"Raising it to 16 KiB would have admitted that one, so would smaller chunks {FRAGMENTS}",
+    ),
+    "accepted-too": (
+        facts(
+            replace(CERTAIN, count=1, sized=1, smallest=500_000, largest=500_000),
+            bracket=Bracket(500_000, None, contradicted=True),
+        ),
+        "act",
+        "chat, client to server: 1 message refused with 1009 in the last 24 hours (the last one 4 min ago), of 500,000 "
+        "bytes; the server's limit has changed, or is not the same for all connections: sizes were both accepted and "
+        "refused; the best guess is that it is at least 500,000 bytes.",
+        "Messages as large are accepted: if the limit has not been raised since, look for what these connections have "
+        "of their own (a client, an instance or a proxy with a lower limit), or send smaller ones.",
     ),
     "contradicted": (
         facts(CERTAIN, bracket=Bracket(contradicted=True)),
@@ -133,7 +156,8 @@ REFUSED: Final[dict[str, tuple[Facts, str, str, str]]] = {
         "act",
         "chat, client to server: 37 messages refused with 1009 in the last 24 hours (the last one 4 min ago), all "
         "between 1.1 and 1.8 MiB; the server's limit has changed, or is not the same for all connections: sizes were "
-        "both accepted and refused; by the newest it lies between 1,048,576 and 1,100,210 bytes (perhaps 1 MiB).",
+        "both accepted and refused; the best guess is that it lies between 1,048,576 and 1,100,210 bytes (perhaps 1 "
+        "MiB).",
         f"Raising it to 2 MiB would have admitted all of them, so would chunks of 256 KiB {FRAGMENTS}",
     ),
     "to-the-client": (
@@ -168,10 +192,18 @@ REFUSED: Final[dict[str, tuple[Facts, str, str, str]]] = {
         facts(SUSPECTED, bracket=Bracket(1_048_576, None)),
         "look",
         "chat, client to server: 5 messages probably refused (suspected, no 1009 was sent) in the last 24 hours (the "
-        "last one 2 h ago), 4 of them between 1.1 and 1.8 MiB, the size of 1 is not known (compressed, or not seen); "
-        "messages of up to 1,048,576 bytes were accepted.",
-        "If it is the server's limit, raising it to 2 MiB would have admitted those whose size is known, so would "
-        f"chunks of 256 KiB {FRAGMENTS} {LOG}",
+        "last one 2 h ago), 4 of them between 1.1 and 1.8 MiB, the size of 1 tells nothing (compressed, not seen, or "
+        "under 4 KiB); messages of up to 1,048,576 bytes were accepted.",
+        "If it is the server's limit, raising it to 2 MiB would have admitted those 4, so would chunks of 256 KiB "
+        f"{FRAGMENTS} {LOG}",
+    ),
+    "suspected-and-accepted-since": (
+        facts(SUSPECTED, bracket=Bracket(SUSPECTED.largest, None)),
+        "look",
+        "chat, client to server: 5 messages probably refused (suspected, no 1009 was sent) in the last 24 hours (the "
+        "last one 2 h ago), 4 of them between 1.1 and 1.8 MiB, the size of 1 tells nothing (compressed, not seen, or "
+        "under 4 KiB); messages of up to 1,887,437 bytes were accepted.",
+        f"Messages as large are accepted: it was hardly the size. {LOG}",
     ),
     "suspected-of-the-client": (
         facts(Refusals("server_to_client", "suspected", 1, 1, 9_000, 9_000, 60.0)),
@@ -266,7 +298,7 @@ def test_a_limit_that_is_well_says_nothing(quiet: Facts) -> None:
 
 def test_stuck_clients() -> None:
     """Clients in a loop hurt now, and then repeats need no sentence of their own."""
-    assert said(facts(stuck_clients=3, repeats={"close_1009": 30})) == [
+    assert said(facts(CERTAIN, stuck_clients=3, repeats={"close_1009": 30}))[1:] == [
         (
             "act",
             "chat: 3 clients are stuck in a loop, each refused 3 times or more in the last 15 minutes for a message's "
@@ -275,6 +307,9 @@ def test_stuck_clients() -> None:
             "refused; until then only a higher limit lets them through.",
         )
     ]
+    assert said(facts(replace(CERTAIN, sized=0), stuck_clients=3))[1][2] == (
+        "They reconnect and send the same message again. Have the client drop or split a message that was refused."
+    )
     assert said(facts(stuck_clients=1))[0][1] == (
         "chat: 1 client is stuck in a loop, refused 3 times or more in the last 15 minutes for a message's size."
     )

@@ -6,14 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.events import Bracket
+from exporter.events import Bracket, ClientKey
 from exporter.insight.evidence import HOURS, Hours, Limit
 
 DAY = 86_400.0
 HOUR = 3_600.0
 
-observations = st.lists(st.tuples(st.integers(0, 20_000), st.sampled_from(["accepted", "refused"]), st.integers(1, 9)))
-"""Seconds since the one before, what was seen, and a size."""
+ALICE, BOB = ClientKey(1), ClientKey(2)
+
+observations = st.lists(
+    st.tuples(st.integers(0, 20_000), st.sampled_from(["accepted", ALICE, BOB, None]), st.integers(1, 9))
+)
+"""Seconds since the one before, that a message was accepted or who was refused it, and a size."""
 
 
 def hours(*noted: tuple[float, int]) -> Hours:
@@ -115,21 +119,62 @@ class TestLimit:
         assert found.bracket() == Bracket(accepted=size, contradicted=True)
 
     @pytest.mark.parametrize("size", [100, 99, 1])
-    def test_a_refused_size_contradicts_larger_accepted_ones(self, size: int) -> None:
-        """What was accepted and is now refused is not acceptable any more, an equal size included."""
+    def test_two_refused_sizes_contradict_larger_accepted_ones(self, size: int) -> None:
+        """What was accepted and is now refused to two clients is not acceptable any more, an equal size included."""
         found = limit((0.0, "accepted", 100), (1.0, "refused", size))
+        assert found.bracket() == Bracket(accepted=100, contradicted=True)
+        found.refused(size, 2.0)
         assert found.bracket() == Bracket(rejected=size, contradicted=True)
+
+    def test_one_client_contradicts_nobody(self) -> None:
+        """However often it says that it was refused; but it is told that sizes were both accepted and refused."""
+        found = limit((0.0, "accepted", 100))
+        for second in range(5):
+            found.refused(50 - second, float(second), ALICE)
+            assert found.bracket() == Bracket(accepted=100, contradicted=True)
+        found.refused(80, 5.0, BOB)
+        assert found.bracket() == Bracket(rejected=80, contradicted=True)
+
+    def test_two_agree_on_the_larger_size(self) -> None:
+        """What only one of them was refused may still be accepted, whichever came first, and whatever came between."""
+        for first, second in ((20, 80), (80, 20)):
+            found = limit((0.0, "accepted", 50), (HOUR, "accepted", 100))
+            found.refused(first, HOUR + 1, ALICE)
+            found.refused(90, HOUR + 2, ALICE)
+            found.refused(second, HOUR + 3, BOB)
+            assert found.bracket() == Bracket(50, 80, contradicted=True)
+            found.refused(30, HOUR + 4, BOB if first == 20 else ALICE)
+            assert found.bracket() == Bracket(rejected=30, contradicted=True)
+
+    def test_what_is_accepted_in_between_ends_a_doubt(self) -> None:
+        """Then the next refusal is the first again; a smaller accepted size says nothing about it."""
+        for between, accepted in ((50, 100), (49, None)):
+            found = limit((0.0, "accepted", 100))
+            found.refused(50, 1.0, ALICE)
+            found.accepted(between, 2.0)
+            found.refused(50, 3.0, BOB)
+            assert found.bracket().accepted == (accepted or None)
+
+    def test_a_doubt_counts_for_24_hours(self) -> None:
+        """Exactly that included."""
+        for later, accepted in ((DAY, None), (DAY + 0.5, 100)):
+            found = limit((0.0, "accepted", 100), (HOUR, "accepted", 100))
+            found.refused(50, HOUR + 1.0, ALICE)
+            for hour in range(2, 26):
+                found._accepted.add(100, hour * HOUR)  # without a word about the doubt
+            found.refused(50, HOUR + 1.0 + later, BOB)
+            assert found.bracket().accepted == accepted
 
     def test_what_is_not_contradicted_stays(self) -> None:
         """Only the hours that hold a contradicted size lose it."""
         found = limit((0.0, "refused", 300), (HOUR, "refused", 100), (2 * HOUR, "accepted", 200))
         assert found.bracket() == Bracket(200, 300, contradicted=True)
-        found = limit((0.0, "accepted", 100), (HOUR, "accepted", 300), (2 * HOUR, "refused", 200))
+        found = limit((0.0, "accepted", 100), (HOUR, "accepted", 300), *[(2 * HOUR, "refused", 200)] * 2)
         assert found.bracket() == Bracket(100, 200, contradicted=True)
 
     def test_a_contradiction_is_told_for_24_hours(self) -> None:
         """From the last one on, exactly 24 hours included."""
-        found = limit((0.0, "accepted", 100), (1.0, "refused", 50), (10.0, "accepted", 60))
+        found = limit((0.0, "accepted", 100), *[(1.0, "refused", 50)] * 2, (10.0, "accepted", 60))
         found.age(DAY + 10.0)
         assert found.bracket() == Bracket(accepted=60, contradicted=True)
         found.age(DAY + 10.5)
@@ -144,17 +189,27 @@ class TestLimit:
         assert limit((0.0, what, size), (DAY, other, size)).bracket().contradicted
 
     @given(observations)
-    def test_the_bracket_is_never_inverted(self, seen: list[tuple[int, str, int]]) -> None:
-        """Whatever was seen in whatever order: accepted is below rejected, and the newest observation holds."""
+    def test_the_bracket_is_never_inverted(self, seen: list[tuple[int, str | ClientKey | None, int]]) -> None:
+        """Whatever was seen in whatever order: accepted is below rejected, and the newest observation holds.
+
+        A refusal that contradicts holds as far as another one since the last acceptance as large agrees.
+        """
         found = Limit(DAY)
         times = accumulate(pause for pause, _, _ in seen)
         for now, (_, what, size) in zip(times, seen, strict=True):
-            getattr(found, what)(size, float(now))
+            found.age(float(now))
+            before = found.bracket().accepted or 0
+            if isinstance(what, str):
+                found.accepted(size, float(now))
+            else:
+                found.refused(size, float(now), what)
             bracket = found.bracket()
             assert bracket.accepted is None or bracket.rejected is None or bracket.accepted < bracket.rejected
             if what == "accepted":
                 assert bracket.accepted is not None
                 assert bracket.accepted >= size
-            else:
+            elif before < size:
                 assert bracket.rejected is not None
                 assert bracket.rejected <= size
+            else:
+                assert bracket.contradicted or not bracket.accepted

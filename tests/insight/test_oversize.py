@@ -56,8 +56,9 @@ class Seen:
         client: ClientKey | None = ALICE,
         shared: bool = False,
         mass_close: bool = False,
+        close_class: str = "any",
     ) -> None:
-        ending = Ending(CHAT, code, "any", initiator, passing, client)
+        ending = Ending(CHAT, code, close_class, initiator, passing, client)
         before = len(self.emitted), len(self.oversize._held)
         self.oversize.ended(
             ending, self.now, shared=shared, mass_close=mass_close, accepted_messages=self.messages.__getitem__
@@ -99,15 +100,16 @@ def refusal(direction: Direction, evidence: Evidence, size: int, **details: bool
     [
         ("1009", None, True),
         ("1009", Passing(), True),
-        ("1006", None, False),
-        ("1006", Passing(), False),
-        ("1006", Passing(4095, 4095, 100_000), False),
-        ("1006", Passing(unfinished=4096), True),
+        ("1006", None, True),
+        ("1000", None, False),
+        ("1000", Passing(), False),
+        ("1000", Passing(4095, 4095, 100_000), False),
+        ("1000", Passing(unfinished=4096), True),
         ("1000", Passing(last_second=4096), True),
     ],
 )
 def test_what_it_is_concerned_of(code: str, passing: Passing | None, concerned: bool) -> None:
-    """A 1009, or a message large enough to be suspected: anything else would be worked at in vain."""
+    """A 1009, a loss without a Close frame, or a message large enough to be suspected: anything else is in vain."""
     assert Seen().oversize.concerned(Ending(CHAT, code, "any", "server", passing)) == concerned
 
 
@@ -135,7 +137,7 @@ class TestCertain:
             (Passing(recent=5000), 5000),
             (Passing(unfinished=5000, last_second=200, recent=300), 5000),
             (Passing(unfinished=200, last_second=300, recent=5000), 5000),
-            (Passing(unfinished=1), 1),
+            (Passing(unfinished=4096), 4096),
         ],
     )
     def test_the_refused_one_is_the_largest_that_passes(self, passing: Passing, size: int) -> None:
@@ -160,6 +162,22 @@ class TestCertain:
         assert seen.emitted == [refusal(TO_SERVER, "close_1009", size, compressed=True)]
         assert seen.oversize.brackets()[TO_SERVER] == Bracket(accepted=LARGEST)
         assert seen.oversize.refusals(seen.now) == (Refusals(TO_SERVER, "close_1009", 1, 0, 0, 0, 0.0),)
+
+    @pytest.mark.parametrize(
+        ("passing", "size"),
+        [
+            (Passing(recent=5000, largest=5001), 0),
+            (Passing(unfinished=5000, largest=5001), 0),
+            (Passing(recent=5000, largest=5000), 5000),
+            (Passing(unfinished=6000, recent=30, largest=5000), 6000),
+        ],
+    )
+    def test_smaller_than_an_earlier_one(self, passing: Passing, size: int) -> None:
+        """A busy receiver may refuse the earlier one late: a heartbeat behind it is not over any limit."""
+        seen = Seen(largest=0)
+        seen.ended(passing, "1009")
+        assert seen.emitted == [refusal(TO_SERVER, "close_1009", size)]
+        assert seen.oversize.brackets()[TO_SERVER] == Bracket(rejected=size or None)
 
     @pytest.mark.parametrize("passing", [None, Passing()])
     def test_unknown_size(self, passing: Passing | None) -> None:
@@ -210,7 +228,7 @@ class TestReported:
 
 
 class TestSuspected:
-    @pytest.mark.parametrize("code", ["1006", "1000", "1005", "1001", "4xxx"])
+    @pytest.mark.parametrize("code", ["1006", "1000", "1005", "1011", "4xxx"])
     @pytest.mark.parametrize("passing", [Passing(unfinished=100_000), Passing(last_second=100_000, recent=100_000)])
     def test_any_other_end(self, code: str, passing: Passing) -> None:
         """By whatever code: the message was unfinished, or completed within the last second."""
@@ -348,6 +366,68 @@ class TestSuspected:
         seen.oversize.mass_close(seen.now - 10.0)
         assert seen.suspected() == []
 
+    @pytest.mark.parametrize("initiator", ["client", "server"])
+    @pytest.mark.parametrize("code", ["1001", "4xxx"])
+    def test_who_goes_away_refuses_nothing(self, code: str, initiator: Initiator) -> None:
+        """A tab is closed while an answer streams to it, or a server shuts down: whatever the code of that is."""
+        seen = Seen()
+        seen.ended(Passing(100_000), code, initiator, close_class="going_away")
+        assert seen.suspected() == []
+
+    def test_a_crash_with_few_connections(self) -> None:
+        """No mass close, and three uploads under way, each the largest ever: the server refused none of them."""
+        seen = Seen()
+        for number, client in enumerate((ALICE, BOB, ClientKey(3))):
+            seen.ended(Passing(100_000 + number), client=client)
+        assert seen.suspected() == []
+
+    @pytest.mark.parametrize("first", ["suspicion", "loss"])
+    @pytest.mark.parametrize(("after", "suspected"), [(0.0, []), (10.0, []), (10.5, [100_000])])
+    def test_another_loss_within_the_hold(self, first: str, after: float, suspected: list[int]) -> None:
+        """Of nothing large, before or after it, up to exactly 10 s: it explains the suspicion, whatever its code."""
+        seen = Seen()
+        for what in (first, "loss" if first == "suspicion" else "suspicion"):
+            if what == "loss":
+                seen.ended(None, client=BOB)
+            else:
+                seen.ended(Passing(100_000), "1000")
+            seen.wait(after if what == first else 0.0)
+        assert seen.suspected() == suspected
+
+    @pytest.mark.parametrize(
+        ("code", "initiator"), [("1000", "server"), ("1001", "server"), ("1006", "client"), ("1006", "unknown")]
+    )
+    def test_another_end_is_no_loss(self, code: str, initiator: Initiator) -> None:
+        """With a Close frame, by the other side, or by nobody knows whom: the receiver has not dropped TCP there."""
+        seen = Seen()
+        seen.ended(None, code, initiator, client=BOB)
+        seen.ended(Passing(100_000))
+        seen.ended(None, code, initiator, client=BOB)
+        assert seen.suspected() == [100_000]
+
+    def test_the_losses_of_one_client_are_its_loop(self) -> None:
+        """It is refused again and again within seconds: that explains nothing, another's loss before does."""
+        seen = Seen()
+        seen.ended(None, client=BOB)
+        for _ in range(3):
+            seen.ended(Passing(100_000))
+        assert seen.suspected() == []
+        for _ in range(3):
+            seen.ended(Passing(100_000))
+            seen.tick(2.0)
+        assert seen.suspected() == [100_000] * 3
+        assert [event.repeated for event in seen.refusals] == [False, True, True]
+
+    @pytest.mark.parametrize(("client", "shared"), [(None, False), (ALICE, True)])
+    def test_losses_of_who_is_not_recognised(self, client: ClientKey | None, shared: bool) -> None:
+        """One alone is suspected; two may well be of two clients."""
+        seen = Seen()
+        seen.ended(Passing(100_000), client=client, shared=shared)
+        assert seen.suspected() == [100_000]
+        for _ in range(2):
+            seen.ended(Passing(100_000), client=client, shared=shared)
+        assert seen.suspected() == [100_000]
+
     def test_accepted_meanwhile(self) -> None:
         """A message as large that had just passed elsewhere counts as accepted only 5 s later: no limit then."""
         seen = Seen()
@@ -405,7 +485,7 @@ class TestRepeats:
         seen = Seen()
         for _ in range(4):
             seen.refused(100_000, client=client, shared=shared)
-            seen.ended(Passing(200_000), client=client, shared=shared)
+            seen.ended(Passing(200_000), "1000", client=client, shared=shared)
         assert len(seen.suspected()) == 4
         assert [event.repeated for event in seen.refusals] == [False] * 8
         assert seen.oversize.stuck_clients(seen.now) == 0
@@ -494,13 +574,44 @@ class TestStanding:
         assert seen.oversize.brackets() == {TO_SERVER: Bracket(LARGEST, 70_000), TO_CLIENT: Bracket(LARGEST, 90_000)}
 
     def test_contradictions(self) -> None:
-        """A newer size drops the older bound that it contradicts, and for a day it is told that there was one."""
+        """A newer size drops the older bound that it contradicts, and for a day it is told that there was one.
+
+        Of refusals it takes those of two clients.
+        """
         seen = Seen()
-        seen.refused(LARGEST)
+        for _ in range(3):
+            seen.refused(LARGEST)
+            assert seen.oversize.brackets()[TO_SERVER] == Bracket(accepted=LARGEST, contradicted=True)
+        seen.refused(LARGEST, client=BOB)
         assert seen.oversize.brackets()[TO_SERVER] == Bracket(rejected=LARGEST, contradicted=True)
         seen.oversize.accepted(TO_SERVER, LARGEST, seen.now)
         assert seen.oversize.brackets()[TO_SERVER] == Bracket(accepted=LARGEST, contradicted=True)
         assert seen.oversize.brackets()[TO_CLIENT] == Bracket(accepted=LARGEST)
+
+    @pytest.mark.parametrize(("client", "shared"), [(None, False), (ALICE, True)])
+    def test_two_who_are_not_recognised_contradict(self, client: ClientKey | None, shared: bool) -> None:
+        """They were two connections, and more than that nobody knows."""
+        seen = Seen()
+        for expected in (LARGEST, None):
+            seen.refused(5000, client=client, shared=shared)
+            assert seen.oversize.brackets()[TO_SERVER].accepted == expected
+
+    @pytest.mark.parametrize("size", [1, 20, 4095])
+    def test_tiny_sizes_say_nothing(self, size: int) -> None:
+        """A peer may say 1009 to anything: it counts, and its size is told, but no bracket and no advice rest on it."""
+        seen = Seen()
+        for client in (ALICE, BOB, None):
+            seen.refused(size, client=client)
+        assert seen.emitted == [refusal(TO_SERVER, "close_1009", size)] * 3
+        assert seen.oversize.brackets()[TO_SERVER] == Bracket(accepted=LARGEST)
+        assert seen.oversize.refusals(seen.now) == (Refusals(TO_SERVER, "close_1009", 3, 0, 0, 0, 0.0),)
+
+    def test_from_4_kib_on_sizes_tell(self) -> None:
+        """4,096 bytes may be over a limit."""
+        seen = Seen(largest=0)
+        seen.refused(4096)
+        assert seen.oversize.brackets()[TO_SERVER] == Bracket(rejected=4096)
+        assert seen.oversize.refusals(seen.now) == (Refusals(TO_SERVER, "close_1009", 1, 1, 4096, 4096, 0.0),)
 
     def test_evidence_ages_out(self) -> None:
         """After exactly 24 hours it still counts, and no more after that."""
@@ -556,7 +667,7 @@ def test_any_history(history: list[tuple[str, int | None, bool | None]]) -> None
             continue
         ending = Passing(5000)
         client = None if value is None else ClientKey(value)
-        seen.ended(ending, "1009" if what == "refused" else "1006", client=client, shared=bool(shared))
+        seen.ended(ending, "1009" if what == "refused" else "1000", client=client, shared=bool(shared))
         setattr(counts, what, getattr(counts, what) + 1)
         if value is not None and not shared:
             times.setdefault((what, value), []).append(seen.now)

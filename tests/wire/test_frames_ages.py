@@ -189,7 +189,7 @@ def test_the_largest_of_all_connections_is_accepted() -> None:
 def test_nothing_is_accepted_after_the_end() -> None:
     """A refused message must not come to be accepted because TCP lasts a while longer, nor what is sent behind it."""
     aged = Aged("client").at(0, message(300))
-    assert aged.meter.end() == Passing(0, 300, 300, False)
+    assert aged.meter.end() == Passing(0, 300, 300, False, 300)
     aged.at(5, message(400)).at(100)
     assert aged.accepted == 0
     assert (aged.meter.messages, aged.meter.largest_message) == (2, 400)
@@ -211,10 +211,71 @@ def test_what_was_old_enough_is_accepted_at_the_end() -> None:
 def test_sizes_of_compressed_messages_say_nothing(rsv: int) -> None:
     """Where permessage-deflate was negotiated any message may be compressed: none is accepted, and all say so."""
     aged = Aged("client", deflate=True).at(0, frame(BINARY, bytes(300), rsv=rsv, key=KEY))
-    assert aged.meter.passing() == Passing(0, 300, 300, True)
+    assert aged.meter.passing() == Passing(0, 300, 300, True, 300)
     aged.at(50)
     assert aged.accepted == 0
     assert aged.meter.largest_message == 300
+
+
+STRAYS = {
+    "a Ping": frame(PING, length=70_000, key=KEY),
+    "a continuation of nothing": frame(CONTINUATION, length=70_000, key=KEY),
+    "a reserved opcode": frame(0x3, length=70_000, key=KEY),
+    "a Ping between fragments": frame(TEXT, bytes(100), fin=False, key=KEY) + frame(PING, length=70_000, key=KEY),
+}
+
+
+@pytest.mark.parametrize("stray", STRAYS.values(), ids=STRAYS)
+def test_a_frame_of_no_message_may_be_what_is_refused(stray: bytes) -> None:
+    """With its declared length, while it is under way, however long that takes, and for 5 s after it.
+
+    A message that was complete before must not be taken for the refused one. Of the message that it interrupts it is no
+    part, nor the largest message.
+    """
+    for pieces in splits(stray):
+        aged = Aged("client").at(0, message(20))
+        for piece in pieces:
+            aged.meter.feed(piece)
+        unfinished = 100 if stray == STRAYS["a Ping between fragments"] else 0
+        assert aged.seen() == (unfinished, 20, 70_000)
+        assert aged.at(100).seen() == (unfinished, 0, 70_000)
+        aged.meter.feed(bytes(70_000))
+        assert aged.seen() == (unfinished, 0, 70_000)
+        assert aged.at(109).seen() == (unfinished, 0, 70_000)
+        assert aged.at(110).seen() == (unfinished, 0, 0)
+        assert aged.meter.largest_message == 20
+
+
+def test_who_sends_a_frame_of_no_message_is_no_witness() -> None:
+    """It does not come to be accepted, nor does anything that passes behind it."""
+    for stray in STRAYS.values():
+        aged = Aged("client").at(0, stray + bytes(70_000)).at(20, message(300)).at(40).at(60)
+        assert aged.accepted == 0
+
+
+def test_a_control_frame_as_it_should_be_is_not_refused() -> None:
+    """Up to 125 bytes every receiver takes them: they tell of no limit, and their sender is a witness as before."""
+    aged = Aged("client").at(0, frame(PING, bytes(125), key=KEY) + message(10))
+    assert aged.seen() == (0, 10, 10)
+    assert aged.at(11).accepted == 10
+
+
+def test_an_endless_close_frame_is_no_message() -> None:
+    """It is a Close from its header on, and nothing that follows it counts."""
+    for wire in (frame(CLOSE, length=70_000, key=KEY), frame(CLOSE, key=KEY) + frame(PING, length=70_000, key=KEY)):
+        assert Aged("client").at(0, message(20) + wire).seen() == (0, 20, 20)
+
+
+def test_a_fragment_under_way_behind_a_frame_of_no_message() -> None:
+    """The latter has passed: once it is old only the message counts."""
+    aged = Aged("client").at(0, frame(PING, bytes(500), key=KEY))
+    assert aged.at(20, frame(TEXT, length=300, fin=False, key=KEY)).seen() == (300, 0, 0)
+
+
+def test_the_largest_message_of_the_connection_is_told() -> None:
+    """However old it is: what is smaller is hardly what a receiver refuses."""
+    aged = Aged("client").at(0, message(3000)).at(50, message(30))
+    assert aged.meter.passing() == Passing(0, 30, 30, False, 3000)
 
 
 def test_a_limit_that_changes_makes_nothing_older() -> None:

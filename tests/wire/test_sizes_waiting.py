@@ -58,6 +58,19 @@ def test_only_larger_ones_than_are_known_are_looked_at() -> None:
     assert max(sizes.advance(KNOWN_FOR + tick) for tick in range(1, SETTLED + 2)) == 5000
 
 
+def test_who_goes_on_talking_is_not_waited_for() -> None:
+    """Once a size is known, connections that send it again and again leave room for one that falls silent."""
+    sizes = no_sizes()
+    chatty = [silent(sizes, 200) for _ in range(MOST_WAITING + 1)]
+    for tick in range(1, SETTLED + 3):
+        for metered in chatty:
+            metered.meter.feed(message(200))
+        sizes.advance(tick)
+    assert sizes.known == 200
+    silent(sizes, 5000)
+    assert max(sizes.advance(SETTLED + 3 + tick) for tick in range(SETTLED + 2)) == 5000
+
+
 def test_how_many_are_looked_at_is_bounded() -> None:
     """A tick must not take long, whatever passes; the rest is known when more passes, or at the end."""
     sizes = no_sizes()

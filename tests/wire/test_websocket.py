@@ -203,7 +203,7 @@ def test_closed_carries_the_whole_account() -> None:
     observed.observer.transport_ended("server", "reset")
     observed.observer.finish()
     assert observed.events[1:] == [
-        Ending(ORIGIN, "1009", "too_big", "server", Passing(0, 5, 5, True), user_agent="acme/2"),
+        Ending(ORIGIN, "1009", "too_big", "server", Passing(0, 5, 5, True, 5), user_agent="acme/2"),
         Closed(
             origin=ORIGIN,
             code="1009",
@@ -309,7 +309,7 @@ class TestEnding:
         observed = Observed(opened=True, **extensions)
         observed.take(sends("client", TEXT, bytes(100)), closes("server", 1009))
         [ending] = observed.of(Ending)
-        assert ending.passing == Passing(0, 100, 100, deflate)
+        assert ending.passing == Passing(0, 100, 100, deflate, 100)
 
     def test_a_refused_message_is_not_accepted_while_tcp_lingers(self) -> None:
         """A peer that does not answer the Close for long, or goes on sending, makes nothing acceptable."""

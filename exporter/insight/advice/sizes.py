@@ -6,6 +6,7 @@ from typing import Final
 from exporter.events import DIRECTIONS, Bracket, Direction, Evidence, Refusals, Standing
 from exporter.insight.advice.facts import NEAR, Advice, Facts, Weight
 from exporter.insight.advice.words import counted, exact, lasting, listed, place, receiver, share, size, span
+from exporter.insight.oversize import LEAST_SIZE
 
 RECENT: Final = 3600.0
 """Seconds for which a refusal is something that hurts now."""
@@ -16,6 +17,7 @@ LARGEST_MESSAGE: Final = 64 << 20
 SMALLEST_CHUNK: Final = 4 << 10
 """Bytes below which chunks cost more than they help; then no size is suggested."""
 
+_TELLS_NOTHING: Final = f"(compressed, not seen, or under {size(LEAST_SIZE)})"
 _NO_BRACKET: Final = Bracket()
 _WORDS: Final[dict[Evidence, str]] = {
     "close_1009": "refused with 1009",
@@ -63,20 +65,20 @@ def _refused(facts: Facts, standing: Standing, refusals: Refusals) -> Advice:
 def _sizes(refusals: Refusals) -> str:
     unknown = refusals.count - refusals.sized
     if refusals.sized == 0:
-        return f"{'its size is' if unknown == 1 else 'their sizes are'} not known (compressed, or not seen)"
+        return f"{'its size tells' if unknown == 1 else 'their sizes tell'} nothing {_TELLS_NOTHING}"
     sizes = span(refusals.smallest, refusals.largest)
     if unknown == 0:
         return sizes if refusals.count == 1 else f"all {sizes}"
-    missing = f"the size{'s' if unknown > 1 else ''} of {unknown:,} {'are' if unknown > 1 else 'is'} not known"
-    return f"{refusals.sized:,} of them {sizes}, {missing} (compressed, or not seen)"
+    missing = f"the size{'s' if unknown > 1 else ''} of {unknown:,} tell{'' if unknown > 1 else 's'} nothing"
+    return f"{refusals.sized:,} of them {sizes}, {missing} {_TELLS_NOTHING}"
 
 
 def _bracketed(bracket: Bracket, direction: Direction) -> str:
     whose, lies = f"the {receiver(direction)}'s limit", _lies(bracket)
     if bracket.contradicted:
-        newest = f"; by the newest it {lies}" if lies else ""
+        guess = f"; the best guess is that it {lies}" if lies else ""
         return (
-            f"{whose} has changed, or is not the same for all connections: sizes were both accepted and refused{newest}"
+            f"{whose} has changed, or is not the same for all connections: sizes were both accepted and refused{guess}"
         )
     return f"{whose} {lies}" if lies else ""
 
@@ -104,10 +106,12 @@ def _accepted(bracket: Bracket) -> str:
 def _remedy(facts: Facts, refusals: Refusals, bracket: Bracket) -> str:
     whose = receiver(refusals.direction)
     if refusals.sized == 0:
-        return f"Compare the {whose}'s limit with the size before compression: that is what a limit applies to."
-    all_of_them = "all of them" if refusals.sized == refusals.count else "those whose size is known"
-    if refusals.count == 1:
-        all_of_them = "it"
+        return (
+            f"Compare the {whose}'s limit with the size before compression: that is what a limit applies to. What was "
+            'seen is in the log ("message refused").'
+        )
+    if refusals.largest <= (bracket.accepted or 0):
+        return _accepted_too(refusals)
     room = room_for(refusals.largest)
     chunk = chunk_under(_surely_accepted(facts, refusals, bracket))
     chunks = f"chunks of {size(chunk)}" if chunk else "smaller chunks"
@@ -116,10 +120,29 @@ def _remedy(facts: Facts, refusals: Refusals, bracket: Bracket) -> str:
     else:
         raising = "Raising it" if refusals.evidence == "close_1009" else f"If it is the {whose}'s limit, raising it"
         remedy = (
-            f"{raising} to {size(room)} would have admitted {all_of_them}, so would {chunks} "
+            f"{raising} to {size(room)} would have admitted {_sized_ones(refusals)}, so would {chunks} "
             "(each a message of its own: fragments of one do not help)."
         )
     return remedy if refusals.evidence == "close_1009" else f"{remedy} {_SILENT[refusals.direction]}"
+
+
+def _accepted_too(refusals: Refusals) -> str:
+    """What to do if messages as large as those refused are accepted: since then, or on other connections."""
+    if refusals.evidence == "suspected":
+        return f"Messages as large are accepted: it was hardly the size. {_SILENT[refusals.direction]}"
+    return (
+        "Messages as large are accepted: if the limit has not been raised since, look for what these connections have "
+        "of their own (a client, an instance or a proxy with a lower limit), or send smaller ones."
+    )
+
+
+def _sized_ones(refusals: Refusals) -> str:
+    """Those of which sizes are said."""
+    if refusals.count == 1:
+        return "it"
+    if refusals.sized == refusals.count:
+        return "all of them"
+    return "that one" if refusals.sized == 1 else f"those {refusals.sized:,}"
 
 
 _SILENT: Final[dict[Direction, str]] = {
@@ -144,12 +167,14 @@ def _stuck(facts: Facts, standing: Standing) -> Iterator[Advice]:
     where = place(facts.origin)
     if standing.stuck_clients:
         one = standing.stuck_clients == 1
+        sized = any(refusals.sized for refusals in standing.refusals)
+        until = "; until then only a higher limit lets them through" if sized else ""
         yield Advice(
             "act",
             f"{where}: {counted(standing.stuck_clients, 'client')} {'is' if one else 'are'} stuck in a loop, "
             f"{'' if one else 'each '}refused 3 times or more in the last 15 minutes for a message's size.",
-            "They reconnect and send the same message again. Have the client drop or split a message that was refused; "
-            "until then only a higher limit lets them through.",
+            f"They reconnect and send the same message again. Have the client drop or split a message that was refused"
+            f"{until}.",
         )
         return
     repeated = [
