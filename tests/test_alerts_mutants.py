@@ -168,7 +168,7 @@ MUTANTS: Final = (
     ("increase15m >= 10", "increase15m > 10", "WebSocketMessageTooBigLoop"),
     ('repeats_total{source!="probe"}[15m]', 'repeats_total{source!="probe"}[5m]', "WebSocketMessageTooBigLoop"),
     ("sum by (job, target, source, evidence)", "sum by (job, target, source)", "WebSocketMessageTooBigLoop"),
-    ("> time() - 900", "> 0", "WebSocketMessageTooBigLoop"),
+    ("> time() - 900", "> time()", "WebSocketMessageTooBigLoop"),
     ("near_limit:increase30m >= 20", "near_limit:increase30m >= 19", "WebSocketMessageSizeNearLimit"),
     ("near_limit:increase30m >= 20", "near_limit:increase30m > 20", "WebSocketMessageSizeNearLimit"),
     ('le="0.9"', 'le="1.0"', "WebSocketMessageSizeNearLimit"),
@@ -178,7 +178,7 @@ MUTANTS: Final = (
     ("unsettled:increase5m >= 50", "unsettled:increase5m > 50", "WebSocketReconnectSurgeAfterRestart"),
     ("> 2 * (\n", ">= 2 * (\n", "WebSocketReconnectSurgeAfterRestart"),
     ("> 2 * (\n", "> 2.02 * (\n", "WebSocketReconnectSurgeAfterRestart"),
-    ("> time() - 600", "> 0", "WebSocketReconnectSurgeAfterRestart"),
+    ("> time() - 600", "> -100000", "WebSocketReconnectSurgeAfterRestart"),
     ("[1h] offset 15m", "[1h]", "WebSocketReconnectSurgeAfterRestart"),
     ('class=~"normal|going_away", initiator="client"', 'class="none"', "WebSocketReconnectSurgeAfterRestart"),
     (
