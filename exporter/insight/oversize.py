@@ -192,7 +192,8 @@ class Oversize:
     def _lost(self, loss: _Suspicion) -> None:
         """A connection was lost without a Close frame: so were others then, and it was not for their messages."""
         self._losses[loss.direction].add(loss.client, loss.at)
-        self._held = deque(suspicion for suspicion in self._held if not self._explains(loss, suspicion))
+        if self._held:
+            self._held = deque(suspicion for suspicion in self._held if not self._explains(loss, suspicion))
 
     def _explains(self, loss: _Suspicion, suspicion: _Suspicion) -> bool:
         """Whether `suspicion` ended as `loss` did, of another client and within the hold."""

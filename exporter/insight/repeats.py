@@ -35,11 +35,10 @@ class _Counts:
     def _edge(self, now: float) -> float:
         return (now - self._window) // self._step
 
-    def change(self, since: float, by: int, now: float) -> None:
-        """So many more clients are stuck because of refusals since then; nothing if that is too long ago."""
+    def change(self, since: float, by: int) -> None:
+        """So many more clients are stuck because of refusals since then, or are not if that is too long ago."""
         step = since // self._step
-        if step >= self._edge(now):
-            self._counts[step] = self._counts.get(step, 0) + by
+        self._counts[step] = self._counts.get(step, 0) + by
 
     def total(self, now: float) -> int:
         edge = self._edge(now)
@@ -59,11 +58,10 @@ class Repeats:
     clients are remembered.
     """
 
-    __slots__ = ("_clients", "_counts", "_ends", "_nobody", "_now", "_refusals", "_repeat")
+    __slots__ = ("_clients", "_counts", "_ends", "_nobody", "_refusals", "_repeat")
 
     def __init__(self, most_clients: int, *, repeat: float, stuck: float, refusals: int) -> None:
         self._clients: Remembered[Times] = Remembered(most_clients, self._forgotten)
-        self._now = NEVER
         self._repeat = repeat
         self._refusals = refusals
         self._ends = {evidence: number * refusals for number, evidence in enumerate(EVIDENCES, 1)}
@@ -75,15 +73,14 @@ class Repeats:
 
     def refused(self, client: ClientKey, evidence: Evidence, now: float) -> bool:
         """A message of this client was refused. Returns whether that is a repeat."""
-        self._now = now
         times = self._clients.get(client) or self._nobody
         end = self._ends[evidence]
         begin = end - self._refusals
         after = (*times[:begin], *times[begin + 1 : end], now, *times[end:])
         self._clients.put(client, after)
         if after[begin] > NEVER:
-            self._counts.change(self._since(times), -1, now)
-            self._counts.change(self._since(after), 1, now)
+            self._counts.change(self._since(times), -1)
+            self._counts.change(self._since(after), 1)
         return now - times[end - 1] <= self._repeat
 
     def _since(self, times: Times) -> float:
@@ -91,7 +88,7 @@ class Repeats:
         return max(times[:: self._refusals])
 
     def _forgotten(self, times: Times) -> None:
-        self._counts.change(self._since(times), -1, self._now)
+        self._counts.change(self._since(times), -1)
 
     def tick(self, now: float) -> None:
         """Let go of what no answer rests on any more."""

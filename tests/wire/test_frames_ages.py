@@ -266,10 +266,11 @@ def test_an_endless_close_frame_is_no_message() -> None:
         assert Aged("client").at(0, message(20) + wire).seen() == (0, 20, 20)
 
 
-def test_a_fragment_under_way_behind_a_frame_of_no_message() -> None:
-    """The latter has passed: once it is old only the message counts."""
+@pytest.mark.parametrize("fin", [True, False])
+def test_a_message_under_way_behind_a_frame_of_no_message(fin: bool) -> None:
+    """The latter has passed: once it is old only the message counts, whole or in fragments."""
     aged = Aged("client").at(0, frame(PING, bytes(500), key=KEY))
-    assert aged.at(20, frame(TEXT, length=300, fin=False, key=KEY)).seen() == (300, 0, 0)
+    assert aged.at(20, frame(TEXT, length=300, fin=fin, key=KEY)).seen() == (300, 0, 0)
 
 
 def test_the_largest_message_of_the_connection_is_told() -> None:
