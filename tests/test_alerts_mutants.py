@@ -194,7 +194,11 @@ MUTANTS: Final = (
     ("[5m]) >= 5)", "[5m]) >= 4)", "WebSocketReconnectHerd"),
     ("for: 75s", "for: 45s", "WebSocketReconnectHerd"),
     ("lost_at_once:increase30m, ", "lost_at_once:increase30m * 0, ", "WebSocketReconnectStorm"),
-    ("max_over_time(websocket_connections_active[30m])\n", "1000000\n", "WebSocketReconnectStorm"),
+    (
+        "max_over_time(websocket_connections_active[30m])\n",
+        "1000000 * max_over_time(websocket_connections_active[30m])\n",
+        "WebSocketReconnectStorm",
+    ),
     ("> 600", "> 580", "WebSocketProbeStalled"),
     ("> 600", "> 720", "WebSocketProbeStalled"),
     ("< 3600", "< 3590", "WebSocketEventIdsForgotten"),
