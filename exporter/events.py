@@ -331,6 +331,8 @@ class Count(NamedTuple):
 class ClientReport(NamedTuple):
     """An open or close that a service reported and that was counted, of a client that can be recognised.
 
+    Or a message that was refused, of whomever: then `client` may be None.
+
     `ago` is how many seconds before now it happened, less than 0 where the service's clock is ahead. For a close,
     `code` and `close_class` are its labels, and `message_size` (bytes) with `direction` is the message that was
     refused, if it says.
@@ -339,7 +341,7 @@ class ClientReport(NamedTuple):
     origin: Origin
     event: Literal["open", "close"]
     ago: float
-    client: ClientKey
+    client: ClientKey | None
     user_agent: str
     code: str = ""
     close_class: str = ""

@@ -108,7 +108,7 @@ def test_the_tap_dials_the_pods_own_address(tmp_path: Path) -> None:
     assert tap.listen.port == port_of("websocket")
     assert found.web_listen_address.port == port_of("metrics")
     assert sidecar()["env"] == [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
-    assert [port["targetPort"] for port in only("service.yaml")["spec"]["ports"]] == ["websocket"]
+    assert [port["targetPort"] for port in only("service.yaml")["spec"]["ports"]] == [8080]
 
 
 def test_readiness_is_asked_over_http_through_the_tap() -> None:

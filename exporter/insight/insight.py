@@ -113,32 +113,34 @@ class _Watched:
 
         Taken for what it says, a batch that was held back would be a herd.
         """
-        client, happened = report.client, now - report.ago
-        if abs(report.ago) > FRESH:
-            self._late(report, happened)
+        client, happened, fresh = report.client, now - report.ago, abs(report.ago) <= FRESH
+        if fresh and report.close_class == "too_big" and report.direction is not None:
+            shared = client is not None and self.reconnects.shared(client, now)
+            self.oversize.reported(report.direction, report.message_size, client, now, shared=shared)
+        if client is None:
+            return
+        if not fresh:
+            self._late(report, client, happened)
         elif report.event == "open":
             self.came("accepted", happened, happened, client, report.user_agent)
         else:
-            self._reported_close(report, now, happened)
+            self._reported_close(report, client, happened)
 
-    def _late(self, report: ClientReport, happened: float) -> None:
+    def _late(self, report: ClientReport, client: ClientKey, happened: float) -> None:
         if report.event == "open":
             self.mass_closes.opened(happened)
-            self.reconnects.opened(report.client, happened)
+            self.reconnects.opened(client, happened)
         else:
             self.mass_closes.left(happened)
-            self.reconnects.ended(report.client, report.close_class, happened, token=False)
+            self.reconnects.ended(client, report.close_class, happened, token=False)
 
-    def _reported_close(self, report: ClientReport, now: float, ended: float) -> None:
+    def _reported_close(self, report: ClientReport, client: ClientKey, ended: float) -> None:
         """Only of a connection whose opening was reported is it known who is left."""
-        client, replaced = report.client, False
+        replaced = False
         if self.reconnects.holds(client):
             replaced = self._lose(ended, client, report.code, report.initiator, report.user_agent)
         else:
             self.mass_closes.left(ended)
-        if report.close_class == "too_big" and report.direction is not None:
-            shared = self.reconnects.shared(client, now)
-            self.oversize.reported(report.direction, report.message_size, client, now, shared=shared)
         self._leave(client, report.close_class, ended, report.user_agent, replaced=replaced)
 
     def _lose(self, now: float, client: ClientKey | None, code: str, initiator: Initiator, user_agent: str) -> bool:

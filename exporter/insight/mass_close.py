@@ -4,9 +4,10 @@ What is known here is one replica's: clients may be with another one, and a verd
 counters over replicas and rest on no verdict.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, NamedTuple
 
 from exporter.closecodes import NO_CLOSE
@@ -30,8 +31,13 @@ from exporter.insight.seconds import busiest_of, slot
 WITHIN_BOUNDS: Final[tuple[tuple[float, Within], ...]] = ((1.0, "1s"), (5.0, "5s"), (30.0, "30s"), (120.0, "120s"))
 """Seconds up to which a return is within each value of the label; above the last it is `later`."""
 
-MOST_REPLAYED: Final = 10_000
+MOST_REPLAYED: Final = 2_000
 """Handshakes remembered while it is not clear yet whether a mass close has begun."""
+
+TOO_BIG: Final = "1009"
+
+ISOLATED: Final = 1.0
+"""Seconds without another loss behind one whose client was back before: it is not the beginning of a mass close."""
 
 AT_ONCE: Final = 8
 PER_TICK: Final = 500
@@ -85,8 +91,11 @@ class _Handshake(NamedTuple):
 
 
 def is_loss(code: str, initiator: Initiator) -> bool:
-    """Whether a connection ended without a Close frame from the client."""
-    return initiator != "client" or code == NO_CLOSE
+    """Whether a connection ended without a Close frame from the client, and not for a message that was too big.
+
+    A client that is refused a message comes back to send it again: that is a story of its own.
+    """
+    return (initiator != "client" or code == NO_CLOSE) and code != TOO_BIG
 
 
 def within(seconds: float) -> Within:
@@ -380,12 +389,47 @@ class MassCloses:
 
     def _is_mass(self, now: float) -> bool:
         """Whether the losses of the window are enough, by number, by share, and beside what is usual."""
-        rules, losses = self._rules, self._losses
-        if losses < rules.least or losses < rules.share * self._highest(now):
-            return False
-        before = sum(stretch.losses for stretch in self._stretches) - losses
+        rules = self._rules
+        before = sum(stretch.losses for stretch in self._stretches) - self._losses
         usual = before * rules.window / rules.peak_window
-        return losses > rules.usual * usual
+        enough = max(rules.least, rules.share * self._highest(now))
+        if self._losses < enough or self._losses <= rules.usual * usual:
+            return False
+        self._leave_out_isolated()
+        return self._losses >= enough and self._lost_clients() >= enough
+
+    def _leave_out_isolated(self) -> None:
+        """A mass close does not begin with somebody who was lost and back before it."""
+        recent = self._recent
+        while self._losses > 1:
+            first, back = recent[0], False
+            for happened in islice(recent, 1, None):
+                if isinstance(happened, _Loss):
+                    break
+                back = back or (happened.client == first.client and happened.outcome == "accepted")
+            if not back or happened.at - first.at <= ISOLATED:
+                return
+            recent.popleft()
+            self._losses -= 1
+            while not isinstance(recent[0], _Loss):
+                recent.popleft()
+
+    def _lost_clients(self) -> int:
+        """How many were lost in the window: one that came back and was lost again is one."""
+        lost, out, back = 0, Counter[ClientKey](), Counter[ClientKey]()
+        for happened in self._recent:
+            client = happened.client
+            if isinstance(happened, _Loss):
+                if client is not None and back[client]:
+                    back[client] -= 1
+                else:
+                    lost += 1
+                if client is not None:
+                    out[client] += 1
+            elif client is not None and happened.outcome == "accepted" and out[client]:
+                out[client] -= 1
+                back[client] += 1
+        return lost
 
     def _note_active(self, now: float) -> None:
         """So many are open: the most of this stretch, perhaps."""

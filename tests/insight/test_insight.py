@@ -260,6 +260,16 @@ def test_reported_refusals() -> None:
     assert told.told(MessageRefused) == [refused, replace(refused, size=0, repeated=True)]
 
 
+def test_reported_refusals_of_nobody_in_particular() -> None:
+    """Most services name no client: their refusals count all the same."""
+    told = Told()
+    report = reported("close", 1, code="1009", close_class="too_big", direction="client_to_server", message_size=9000)
+    told.reports(report._replace(client=None), report._replace(client=None, ago=6.0))
+    assert told.events == [MessageRefused(REPORTED, "client_to_server", "close_1009", 9000)]
+    [refusals] = told.insight.standings()[REPORTED].refusals
+    assert refusals.count == 1
+
+
 def test_watching_again_takes_new_builds_and_forgets_nothing() -> None:
     """As after a reload."""
     told = Told()

@@ -141,6 +141,8 @@ def test_within_ten_seconds(gap: float, one: bool) -> None:
         ("1006", "exporter", True),
         ("1001", "unknown", True),
         ("unknown", "unknown", True),
+        ("1009", "server", False),
+        ("1009", "unknown", False),
     ],
 )
 def test_what_is_lost(code: str, initiator: Initiator, lost: bool) -> None:
@@ -285,6 +287,37 @@ def test_what_waits_is_taken_a_few_at_a_time() -> None:
     service.loses(*range(2_500, 2_504))
     service.passes(10)
     assert service.watch.began is None
+
+
+def test_one_client_that_is_dropped_again_and_again_is_no_mass_close() -> None:
+    """However fast it comes back: it is one client."""
+    service = Service()
+    service.opens(15)
+    for _ in range(20):
+        service.loses(7, code="1011")
+        service.passes(0.1)
+        service.sees(7)
+        service.passes(0.1)
+    assert service.events == []
+
+
+def test_who_was_back_before_is_not_the_beginning() -> None:
+    """A single loss, a return, and four seconds later the deploy: it began with the deploy."""
+    service = Service()
+    service.opens(100)
+    service.loses(99, code="1006")
+    service.passes(1)
+    service.sees(99)
+    service.passes(3)
+    deployed = service.now
+    service.loses(*range(60))
+    assert service.watch.began == deployed
+    service.passes(1)
+    service.sees(*range(60), outcome="rejected")
+    service.passes(5)
+    service.sees(*range(60))
+    service.passes(10)
+    assert [(over.lost, over.gap, over.rejected) for over in service.over] == [(60, pytest.approx(6.0), 0)]
 
 
 def test_only_the_lost_clients_handshakes_count() -> None:

@@ -138,6 +138,33 @@ async def test_duplicates_rejections_and_clients_without_a_name_tell_nothing() -
 
 
 @conversation
+async def test_a_refused_message_of_nobody_in_particular() -> None:
+    """Where it says which way the message went, it tells of a limit."""
+    found = await told(
+        ann(code=1009, client=None), ann(code=1009, client=None, direction="client_to_server", message_size=7)
+    )
+    assert [(one.client, one.message_size) for one in found] == [(None, 7)]
+
+
+@conversation
+async def test_rules_that_change_while_a_commit_waits() -> None:
+    """What was judged under the old targets is told under them."""
+    heard: list[Event] = []
+
+    class Sink:
+        def emit(self, event: Event) -> None:
+            heard.append(event)
+            webhook.rules = Rules({"other": RULES.targets["feed"]}, "other")
+
+    webhook = Webhook(RULES, MemoryBook(3600.0, lambda: NOW), Sink(), lambda: NOW, hasher=HASHER)
+    await webhook.take([ann(target="feed")])
+    assert [type(event) for event in heard] == [Reported, ClientsReported]
+    assert [one.origin.target for event in heard if isinstance(event, ClientsReported) for one in event.reports] == [
+        "feed"
+    ]
+
+
+@conversation
 async def test_the_target_that_an_event_names() -> None:
     """Each counts for its own; where names are not listed, for the one there is."""
     assert [one.origin.target for one in await told(ann(target="feed"), ann())] == ["feed", "chat"]

@@ -30,7 +30,7 @@ def on_closes(facts: Facts, mass_closes: Sequence[MassClose]) -> Iterator[Advice
     errors = [
         close
         for close in facts.closes
-        if close.count >= max(FEW, RARE * closed) and _wrong(facts, close) and not _mostly_in(mass_closes, close)
+        if close.count >= _floor(close, closed) and _wrong(facts, close) and not _mostly_in(mass_closes, close)
     ]
     for close in sorted(errors, key=lambda close: -close.count)[:NAMED]:
         entry = REGISTRY[int(close.code)]
@@ -40,6 +40,11 @@ def on_closes(facts: Facts, mass_closes: Sequence[MassClose]) -> Iterator[Advice
             f"({share(close.count, closed)}) ended with {close.code} {entry.name}{by(close.initiator)}.",
             entry.fix,
         )
+
+
+def _floor(close: CloseCount, closed: int) -> float:
+    """Closes from which on they are worth a word. A message that was refused always is."""
+    return 1 if close.close_class == "too_big" else max(FEW, RARE * closed)
 
 
 def _wrong(facts: Facts, close: CloseCount) -> bool:

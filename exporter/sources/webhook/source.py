@@ -16,6 +16,8 @@ from exporter.sources.webhook.books import LONG, Batch, Book, Stale
 from exporter.storage import Committed
 from exporter.wire.client_key import Hasher
 
+TOO_BIG: Final = 1009
+
 SLICE: Final = 32
 """Reports of clients that are told at once: what is derived from one takes up to 40 µs."""
 
@@ -97,13 +99,14 @@ class Webhook:
             await asyncio.sleep(0)
         while True:
             # Nothing else may happen between judging and entering, or it is judged again.
+            rules = self._rules
             batch, refused, places = self._sorted(items, target)
             try:
                 committed = await self._book.enter(batch) if batch.reports else Committed(frozenset(), {})
             except Stale:
                 continue
             outcome = self._counted(batch, refused, places, committed)
-            await self._tell_clients(self._clients(batch, committed.duplicates))
+            await self._tell_clients(self._clients(batch, committed.duplicates, rules))
             return outcome
 
     async def _tell_clients(self, reports: Sequence[ClientReport]) -> None:
@@ -119,7 +122,7 @@ class Webhook:
         committed = self._book.enter_at_once(batch)
         if committed is None:
             return None
-        clients = self._clients(batch, committed.duplicates)
+        clients = self._clients(batch, committed.duplicates, self._rules)
         outcome = self._counted(batch, refused, places, committed)
         if clients:
             self._sink.emit(ClientsReported(clients))
@@ -158,41 +161,25 @@ class Webhook:
         known = [(places[batch.keyed[position]], None) for position in duplicates]
         return Outcome(accepted, sorted([*refused, *known], key=lambda item: item[0]))
 
-    def _clients(self, batch: Batch, duplicates: frozenset[int]) -> list[ClientReport]:
-        """The new events of clients that can be recognised, in the order in which they happened."""
+    def _clients(self, batch: Batch, duplicates: frozenset[int], rules: Rules) -> list[ClientReport]:
+        """The new events of clients that can be recognised, and refused messages, in the order in which they happened.
+
+        `rules` are those under which the batch was judged: while it waited for the disk there may have come others.
+        """
         hasher = self._hasher
-        named = [index for index, report in enumerate(batch.reports) if report.client is not None]
+        named = [
+            index
+            for index, report in enumerate(batch.reports)
+            if report.client is not None or (report.code == TOO_BIG and report.direction is not None)
+        ]
         if hasher is None or not named:
             return []
         known = {batch.keyed[position] for position in duplicates}
         now = self._now()
         found = [
-            self._client(batch.reports[index], batch.otherwise, now, hasher) for index in named if index not in known
+            _client(batch.reports[index], batch.otherwise, rules, now, hasher) for index in named if index not in known
         ]
         return sorted(found, key=lambda one: -one.ago)
-
-    def _client(self, report: Report, otherwise: str, now: float, hasher: Hasher) -> ClientReport:
-        target = report.target if report.target in self._rules.targets else otherwise
-        moment = report.unix_time
-        ago = 0.0 if moment is None else now - moment
-        client = hasher((report.client or "").encode())
-        origin, user_agent = Origin("webhook", target), report.user_agent or ""
-        if report.event == "open":
-            return ClientReport(origin, "open", ago, client, user_agent)
-        vocabulary = self._rules.targets[target]
-        code = vocabulary.reported_label(report.code or 0)
-        return ClientReport(
-            origin,
-            "close",
-            ago,
-            client,
-            user_agent,
-            code,
-            vocabulary.close_class(code),
-            report.initiator,
-            report.message_size,
-            report.direction,
-        )
 
 
 def _sort(
@@ -253,3 +240,27 @@ def _sort(
         keyed = [index for index in keyed if reports[index].id is not None]
     opens_ever = opened | opens if opens else opened
     return Batch(add_up, since, judged, reports, ids, keyed, opens_ever, otherwise or ""), refused, places
+
+
+def _client(report: Report, otherwise: str, rules: Rules, now: float, hasher: Hasher) -> ClientReport:
+    target = report.target if report.target in rules.targets else otherwise
+    moment = report.unix_time
+    ago = 0.0 if moment is None else now - moment
+    client = None if report.client is None else hasher(report.client.encode())
+    origin, user_agent = Origin("webhook", target), report.user_agent or ""
+    if report.event == "open":
+        return ClientReport(origin, "open", ago, client, user_agent)
+    vocabulary = rules.targets[target]
+    code = vocabulary.reported_label(report.code or 0)
+    return ClientReport(
+        origin,
+        "close",
+        ago,
+        client,
+        user_agent,
+        code,
+        vocabulary.close_class(code),
+        report.initiator,
+        report.message_size,
+        report.direction,
+    )
