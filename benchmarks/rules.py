@@ -80,8 +80,9 @@ def rules(bench: Bench) -> list[Table]:
 
 
 def _documents() -> list[Mapping[str, Any]]:
+    """Every rule, with its group's interval."""
     groups: list[Mapping[str, Any]] = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
-    return [rule for group in groups for rule in group["rules"]]
+    return [{**rule, "interval": group["interval"]} for group in groups for rule in group["rules"]]
 
 
 def _write(folder: Path, promtool: str, page: list[Sample], services: int, now: int) -> int:
@@ -123,12 +124,16 @@ def _raw(page: list[Sample], jobs: list[str], read: set[str], now: int) -> Itera
     for job in jobs:
         yield f'up{{job="{job}",instance="a"}}', often[1]
         for replica in range(REPLICAS):
-            place = f'job="{job}",instance="10.0.0.{replica}:11009"'
+            place = f'job="{job}",instance="{_instance(replica)}"'
             for sample in page:
                 labels = "".join(f",{label}={json.dumps(value)}" for label, value in sample.labels.items())
                 growing = (often if sample.name in read else seldom)[_growth(sample)]
                 is_start = sample.name == "websocket_target_created_timestamp_seconds"
                 yield f"{sample.name}{{{place}{labels}}}", created if is_start else growing
+
+
+def _instance(replica: int) -> str:
+    return f"10.0.0.{replica}:11009"
 
 
 def _growth(sample: Sample) -> int:
@@ -139,20 +144,39 @@ def _growth(sample: Sample) -> int:
 
 
 def _recorded(jobs: list[str], now: int) -> Iterator[tuple[str, list[str]]]:
-    """What rules look back on: for a day where one does, else for an hour."""
+    """What rules look back on, as often as it is recorded: for a day where one does, else for an hour."""
     documents = _documents()
     text = " ".join(rule["expr"] for rule in documents)
-    labels = {"direction": "client_to_server", "outcome": "accepted", "evidence": "close_1009", "instance": "a"}
-    for name in sorted(rule["record"] for rule in documents if "record" in rule):
-        spans = [int(count) * {"s": 1, "m": 60, "h": 3600, "d": DAY}[unit] for count, unit in _looked_back(name, text)]
+    for rule in sorted((rule for rule in documents if "record" in rule), key=lambda rule: str(rule["record"])):
+        name = rule["record"]
+        spans = [_seconds(*span) for span in _looked_back(name, text)]
         if not spans:
             continue
-        samples = _samples(now, DAY if max(spans) > HOUR else HOUR, SCRAPE, 0)
-        own = "".join(
-            f',{label}="{value}"' for label, value in labels.items() if label in name.split(":")[0].split("_")
-        )
-        for job in jobs:
-            yield f'{name}{{job="{job}",target="chat",source="tap"{own}}}', samples
+        # `X unless on () vector(time()) % 300 >= 60` is there for 60 s of 300.
+        seldom = re.search(r"vector\(time\(\)\) % (\d+) >=", rule["expr"])
+        step = int(seldom[1]) if seldom else _seconds(rule["interval"][:-1], rule["interval"][-1])
+        samples = _samples(now, DAY if max(spans) > HOUR else HOUR, step, 0)
+        for own in _own_labels(name.split(":")[0].split("_")):
+            for job in jobs:
+                yield f'{name}{{job="{job}"{own}}}', samples
+
+
+def _seconds(count: str, unit: str) -> int:
+    return int(count) * {"s": 1, "m": 60, "h": 3600, "d": DAY}[unit]
+
+
+def _own_labels(level: list[str]) -> list[str]:
+    """The labels beside the job of what a service records at this level: of each replica, where it has an instance."""
+    known = {
+        "target": "benchmark",
+        "source": "tap",
+        "direction": "client_to_server",
+        "outcome": "accepted",
+        "evidence": "close_1009",
+        "initiator": "client",
+    }
+    own = "".join(f',{label}="{value}"' for label, value in known.items() if label in level)
+    return [f',instance="{_instance(replica)}"{own}' for replica in range(REPLICAS)] if "instance" in level else [own]
 
 
 def _looked_back(name: str, text: str) -> list[tuple[str, str]]:

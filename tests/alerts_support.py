@@ -162,6 +162,7 @@ class Replica:
             accepted = counters[(catalogue.HANDSHAKES.name, (("outcome", "accepted"), ("status", "101")))]
             for key in {*born, *counters}:
                 series.setdefault(key, []).append((time, counters[key]))
+            series.setdefault((f"{catalogue.CONNECTION_DURATION.name}_count", ()), []).append((time, closed))
             series.setdefault((catalogue.CONNECTIONS_ACTIVE.name, ()), []).append((time, accepted - closed))
             series.setdefault((catalogue.TARGET_CREATED.name, ()), []).append((time, self.born))
             series.setdefault((catalogue.TAP_CONNECTION_LIMIT.name, ()), []).append((time, self.limit))

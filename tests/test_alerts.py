@@ -35,7 +35,7 @@ GROUPS: Final = yaml.safe_load(RULES.read_text())["groups"]
 EVERY_RULE: Final = [rule for group in GROUPS for rule in group["rules"]]
 ALERT_RULES: Final = [rule for rule in EVERY_RULE if "alert" in rule]
 RECORDED: Final = {rule["record"]: rule["expr"] for rule in EVERY_RULE if "record" in rule}
-COUNTER_SUMS: Final = [name for name in RECORDED if re.fullmatch(r"job_instance_\w+:\w+:sum", name)]
+COUNTER_SUMS: Final = [name for name in RECORDED if re.fullmatch(r"job_instance(_\w+)?:\w+:sum", name)]
 """Recordings that add up the counters of one exporter, and are counters themselves."""
 NAMES: Final = sorted({rule["alert"] for rule in ALERT_RULES})
 
@@ -253,7 +253,7 @@ def test_a_counter_is_only_read_over_time(rule: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", COUNTER_SUMS)
 def test_only_what_begins_anew_together_is_added_up(name: str) -> None:
     """A sum of counters keeps the instance: replicas begin anew one by one, the counters of one do so at once."""
-    assert RECORDED[name].startswith("sum by (job, instance, ")
+    assert RECORDED[name].startswith(("sum by (job, instance, ", "sum by (job, instance) "))
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
@@ -266,13 +266,16 @@ def test_quantiles_keep_their_buckets(expression: str) -> None:
 
 def test_a_counter_began_in_the_window_it_is_read_in() -> None:
     """Where a rule takes a counter's whole value, the seconds it compares with are those of its range."""
-    found = 0
-    for expression in RECORDED.values():
+    began, asked = set(), 0
+    for name, expression in RECORDED.items():
         for minutes, seconds in re.findall(r"created_timestamp_seconds\[(\d+)m\]\) > time\(\) - (\d+)", expression):
-            found += 1
+            began.add(minutes)
+            assert name.endswith(f":new{minutes}m")
             assert int(seconds) == 60 * int(minutes)
+        for minutes in re.findall(r"websocket_target:new(\d+)m", expression):
+            asked += 1
             assert set(re.findall(r"\[(\d+)m\]", expression)) == {minutes}
-    assert found == 14
+    assert (began, asked) == ({"5", "15", "30"}, 14)
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: f"{rule['alert']} {rule['labels']['severity']}")

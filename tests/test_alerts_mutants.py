@@ -94,7 +94,7 @@ MUTANTS: Final = (
         """and
                   resets(websocket_closes_total{class="too_big", source!="probe"}[5m]) > 0
                 and on (job, instance, target, source)
-                  last_over_time(websocket_target_created_timestamp_seconds[5m]) > time() - 300
+                  job_instance_target_source:websocket_target:new5m
 """,
         """and
                   resets(websocket_closes_total{class="too_big", source!="probe"}[5m]) > 0
@@ -114,9 +114,9 @@ MUTANTS: Final = (
     ("min_over_time(job_instance", "max_over_time(job_instance", "WebSocketTapConnectionLimit"),
     ('source="tap", status="limit"', 'source="tap", outcome="refused_by_exporter"', "WebSocketTapConnectionLimit"),
     ('websocket_connections_active{source="tap"}', "websocket_connections_active", "WebSocketTapConnectionLimit"),
-    ("increase30m) >= 10", "increase30m) >= 8", "WebSocketEventsRejected"),
-    ("increase30m) >= 10", "increase30m) >= 12", "WebSocketEventsRejected"),
-    ("increase5m) > 0\n", "increase30m) > 0\n", "WebSocketEventsRejected"),
+    ("refused:increase30m >= 10", "refused:increase30m >= 8", "WebSocketEventsRejected"),
+    ("refused:increase30m >= 10", "refused:increase30m >= 12", "WebSocketEventsRejected"),
+    ("refused:increase5m > 0\n", "refused:increase30m > 0\n", "WebSocketEventsRejected"),
     ("for: 10m", "for: 5m", "WebSocketEventsRejected"),
     ("for: 10m", "for: 20m", "WebSocketEventsRejected"),
     ('{result="rejected"}', "", "WebSocketEventsRejected"),
@@ -195,8 +195,8 @@ MUTANTS: Final = (
     ("for: 75s", "for: 45s", "WebSocketReconnectHerd"),
     ("lost_at_once:increase30m, ", "lost_at_once:increase30m * 0, ", "WebSocketReconnectStorm"),
     (
-        "max_over_time(websocket_connections_active[30m])\n",
-        "1000000 * max_over_time(websocket_connections_active[30m])\n",
+        "    job_instance_target_source:websocket_connections_active:max30m\n              )\n",
+        "    1000000 * job_instance_target_source:websocket_connections_active:max30m\n              )\n",
         "WebSocketReconnectStorm",
     ),
     ("> 600", "> 580", "WebSocketProbeStalled"),

@@ -173,7 +173,7 @@ def test_the_webhooks_errors_are_what_its_alert_counts() -> None:
         rule
         for group in yaml.safe_load(RULES.read_text())["groups"]
         for rule in group["rules"]
-        if rule.get("record") == "job_reason:websocket_exporter_webhook_refused:increase5m"
+        if rule.get("record") == "job_instance:websocket_exporter_webhook_refused:sum"
     )
     counted = {tuple(tokens.split("|")) for tokens in re.findall(r'error=~"([^"]*)"', rule["expr"])}
     assert counted == {tuple(token for token in REFUSED if token != "unauthorized")}

@@ -51,6 +51,8 @@ not_accepting: {for: 40s}
 
 CLIENTS: Final = 60
 REFUSALS: Final = 30
+ARRIVAL: Final = 6.0
+"""Seconds over which they come for the first time."""
 RETURN: Final = 4.0
 """Seconds over which well-behaved clients return."""
 
@@ -269,7 +271,10 @@ async def burst(url: str) -> None:
 
 async def healthy_restart(chat: Service, url: str, monitor: Prometheus) -> list[ClientConnection]:
     """Everyone is cut and returns once; then it is over, and long enough for any alert to have fired."""
-    clients = [await connect(url) for _ in range(CLIENTS)]
+    clients = []
+    for _ in range(CLIENTS):
+        clients.append(await connect(url))
+        await asyncio.sleep(ARRIVAL / CLIENTS)  # all within a second would be a herd
     # What an exporter counts in the first seconds of its life is not in every window: it is to be known first.
     settled = 'min_over_time(job_target_source:websocket_handshakes_reached:increase12s{target="chat"}[3s]) == 0'
     await until(lambda: monitor.query(settled), 60, "the first connections are history")
