@@ -25,6 +25,7 @@ _log = structlog.get_logger(__name__)
 class Places:
     """Where to look, as things to open and to type."""
 
+    status: str
     metrics: str
     look_for: str
     websocket: str
@@ -32,8 +33,9 @@ class Places:
 
 def places(web: Address, tap: Address) -> Places:
     """The places of a demo whose exporter serves metrics at `web` and relays from `tap`."""
-    metrics = f"http://{Address(_ANYWHERE.get(web.host, web.host), web.port)}/metrics"
-    return Places(metrics, f"curl -s {metrics} | grep '{catalogue.CLOSES.name}.* [1-9]'", f"ws://{tap}/")
+    status = f"http://{Address(_ANYWHERE.get(web.host, web.host), web.port)}/"
+    metrics = f"{status}metrics"
+    return Places(status, metrics, f"curl -s {metrics} | grep '{catalogue.CLOSES.name}.* [1-9]'", f"ws://{tap}/")
 
 
 def closes(recorder: Recorder) -> dict[str, dict[str, int]]:
@@ -68,7 +70,7 @@ def _summary(board: Board, recorder: Recorder, now: float) -> dict[str, Any]:
             "connected": score.connected,
             "last_close": score.last_close and code_and_name(str(score.last_close[0])),
             "lost": score.lost,
-            "back_within_1s": score.at_once,
+            "tried_within_1s": score.at_once,
             "refused": score.refused,
         }
         for habit, score in board.scores.items()

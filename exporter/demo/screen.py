@@ -48,7 +48,7 @@ def view(board: Board, counted: dict[str, dict[str, int]], shown: Places, now: f
 def _lines(board: Board, counted: dict[str, dict[str, int]], shown: Places, now: float) -> Iterator[RenderableType]:
     """Addresses first: a terminal that is not high enough cuts off the end."""
     yield Text.assemble(("websocket-exporter demo", "bold"), f"   {_deploys(board, now)}, Ctrl-C ends it")
-    yield Text.assemble("Metrics     ", (shown.metrics, "cyan"))
+    yield Text.assemble("In words    ", (shown.status, "cyan"), "   in numbers  ", (shown.metrics, "cyan"))
     yield Text.assemble("WebSockets  ", (shown.websocket, "cyan"), " through the exporter, for your own clients")
     yield Text(shown.look_for, "cyan")
     yield ""
@@ -64,7 +64,7 @@ def _deploys(board: Board, now: float) -> str:
 
 
 def _habits(board: Board) -> Table:
-    table = _table("clients", "connected", "last close", "back\nwithin 1 s", "refused\nsince then")
+    table = _table("clients", "connected", "last close", "tried\nwithin 1 s", "refused\nsince then")
     for habit, score in board.scores.items():
         table.add_row(
             habit,
