@@ -15,16 +15,26 @@ def panels() -> list[Panel]:
         time_series(
             Heading(
                 "Handshakes against connections lost",
-                "Connections lost in mass closes and opening handshakes, per second, over all replicas. The area under "
-                "the handshakes about as large as that under the losses: everybody came back, once. Many times as "
-                "large, or rejected ones among them: a storm. failed: attempts while nobody listened.",
+                "Connections lost in mass closes, or told to go away (a drain in batches is no mass close; what is "
+                "both is in both lines), and opening handshakes, per second, over all replicas. The area under the "
+                "handshakes about as large as that under the losses: everybody came back, once. Many times as large, "
+                "or rejected ones among them: a storm. failed: attempts while nobody listened. A replica that died "
+                "before it was scraped is in no line of losses.",
                 ("WebSocketReconnectStorm", "WebSocketReconnectSurgeAfterRestart"),
             ),
             "cps",
             Query(promql.rate(catalogue.MASS_CLOSE_CONNECTIONS, ORIGIN), f"lost {WHO}"),
             Query(promql.rate(catalogue.HANDSHAKES, (*ORIGIN, "outcome")), f"{{{{outcome}}}} {WHO}"),
-            colours={"^lost ": "white", **{f"^{outcome} ": colour for outcome, colour in OUTCOME_COLOURS.items()}},
-            dashed="^lost ",
+            Query(
+                promql.rate(catalogue.CLOSES, ORIGIN, class_="going_away", initiator=("server", "unknown")),
+                f"sent away {WHO}",
+            ),
+            colours={
+                "^lost ": "white",
+                "^sent away ": "purple",
+                **{f"^{outcome} ": colour for outcome, colour in OUTCOME_COLOURS.items()},
+            },
+            dashed="^(lost|sent away) ",
         ),
         time_series(
             Heading(

@@ -39,7 +39,7 @@ TOO_BIG: Final = "1009"
 ISOLATED: Final = 1.0
 """Seconds without another loss behind one whose client was back before: it is not the beginning of a mass close."""
 
-AT_ONCE: Final = 8
+AT_ONCE: Final = 64
 PER_TICK: Final = 500
 """How much of what waits is taken with each event, and with each tick: a millisecond's worth at most."""
 
