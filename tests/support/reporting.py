@@ -106,12 +106,16 @@ def growth(before: Page, after: Page, name: str, *by: str) -> Growth:
 
 
 def counts(page: Page) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """All that is said of WebSockets, by series; what the exporter says of itself is not among it."""
+    """All that is counted of WebSockets, by series, and what stays as long as the counts.
+
+    Not what the exporter says of itself, nor the evidence for a limit, which is of this process alone.
+    """
     return {
         (sample.name, tuple(sample.labels.items())): sample.value
         for samples in page.samples.values()
         for sample in samples
         if sample.name.startswith("websocket_") and not sample.name.startswith("websocket_exporter_")
+        if sample.labels.get("origin") not in ("accepted", "rejected")
     }
 
 
