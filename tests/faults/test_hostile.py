@@ -133,7 +133,8 @@ def assert_one_line_each(lines: list[dict[str, Any]], understood: list[Visit]) -
     refused = [line for line in lines if line["event"] == "message refused"]
     assert len(refused) == sum(visit.code == 1009 for visit in understood)
     assert all(line["size"] is None for line in refused)
-    lines = [line for line in lines if line not in refused]
+    # So many that are over so soon may be a mass close, too.
+    lines = [line for line in lines if line["event"] not in ("message refused", "mass close")]
     assert {line["event"] for line in lines} == {"websocket closed"}
     by_number = {number_of(line["path"]): line for line in lines}
     assert len(by_number) == len(lines) == len(understood)
