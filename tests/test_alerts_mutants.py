@@ -74,7 +74,7 @@ MUTANTS: Final = (
     ('initiator!="exporter"', 'initiator!="nobody"', "WebSocketAbnormalCloseSurge"),
     ('initiator!="exporter"', 'initiator!~"client|exporter"', "WebSocketAbnormalCloseSurge"),
     ('initiator!="exporter"', 'initiator!~"unknown|exporter"', "WebSocketAbnormalCloseSurge"),
-    ("[5m] offset 2m", "[5m] offset 5m", "WebSocketAbnormalCloseSurge"),
+    ("[2m] offset 2m", "[2m] offset 5m", "WebSocketAbnormalCloseSurge"),
     ("increase2m offset 3m", "increase2m offset 3m * 0", "WebSocketAbnormalCloseSurge"),
     ("failing:increase2m >= 20", "failing:increase2m >= 19", "WebSocketServiceNotAccepting"),
     ("failing:increase2m >= 20", "failing:increase2m > 20", "WebSocketServiceNotAccepting"),
