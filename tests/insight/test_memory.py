@@ -39,10 +39,7 @@ def crowd(insight: Insight, first: int, number: int) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("most", [1000, 100_000])
 def test_a_million_clients(most: int) -> None:
-    """Once all that is remembered is there nothing grows any more: the process stays as large as it was.
-
-    Ten million, tried once, made no difference.
-    """
+    """Once all that is remembered is there nothing grows any more: the process stays as large as it was."""
     now = 0.0
     insight = Insight(Deaf(), lambda: now, Rules(most_clients=most))
     insight.watch(CHAT, lambda user_agent: None)
