@@ -8,6 +8,7 @@ from exporter.config.load import load, parse_tap_flag
 from exporter.config.model import (
     DEFAULT_TARGET,
     SETTINGS,
+    CaptureConfig,
     Config,
     ConfigError,
     Limits,
@@ -25,6 +26,7 @@ __all__ = [
     "DEFAULT_TARGET",
     "SETTINGS",
     "Address",
+    "CaptureConfig",
     "Config",
     "ConfigError",
     "KeyRule",

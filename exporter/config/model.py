@@ -93,6 +93,17 @@ class TapConfig(msgspec.Struct, frozen=True):
     source_addresses: tuple[str, ...] = ()
 
 
+class CaptureConfig(msgspec.Struct, frozen=True):
+    """The traffic of one TCP port on one network interface, as captured in passing."""
+
+    interface: str
+    port: int
+    target: str = DEFAULT_TARGET
+
+    def __str__(self) -> str:
+        return f"{self.interface}:{self.port}"
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be configured. `targets` has every target that a tap or probe names; durations are seconds.
 
