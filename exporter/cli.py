@@ -42,8 +42,8 @@ example:
   {PROGRAM} --tap=0.0.0.0:8080=10.0.0.5:8081,target=chat
 """
 _NOTHING_TO_MONITOR: Final = (
-    "nothing to monitor: give --tap=LISTEN=UPSTREAM, --probe=NAME=URL, --webhook.listen-address=ADDRESS, or "
-    "--config.file=FILE with such a section; see --help"
+    "nothing to monitor: give --tap=LISTEN=UPSTREAM, --capture=INTERFACE:PORT, --probe=NAME=URL, "
+    "--webhook.listen-address=ADDRESS, or --config.file=FILE with such a section; see --help"
 )
 _WIDEST: Final = 110
 
@@ -92,14 +92,14 @@ def _run(words: list[str]) -> int:
     from exporter import config
     from exporter.web.doors import load_doors
 
-    flags, taps, probes = _run_flags(words)
-    load = partial(config.load, flags, taps, os.environ, probes)
+    flags, taps, captures, probes = _run_flags(words)
+    load = partial(config.load, flags, taps, os.environ, probes, captures)
     try:
         current = load()
         doors = load_doors(current)
     except config.ConfigError as error:
         raise _Refused(*error.faults) from None
-    if not current.tap and not current.probe and current.webhook_listen_address is None:
+    if not (current.tap or current.capture or current.probe) and current.webhook_listen_address is None:
         raise _Refused(_NOTHING_TO_MONITOR)
 
     from exporter import log
@@ -121,7 +121,7 @@ def _started(run: Callable[[], int]) -> int:
         raise _Refused(str(error)) from None
 
 
-def _run_flags(words: list[str]) -> tuple[dict[str, str], list[str], list[str]]:
+def _run_flags(words: list[str]) -> tuple[dict[str, str], list[str], list[str], list[str]]:
     from exporter.config import SETTINGS
 
     parser = _Parser(
@@ -140,6 +140,14 @@ def _run_flags(words: list[str]) -> tuple[dict[str, str], list[str], list[str]]:
         "NAME; may be given several times",
     )
     parser.flags.add_argument(
+        "--capture",
+        action="append",
+        default=[],
+        metavar="INTERFACE:PORT[,target=NAME]",
+        help="watch what passes on INTERFACE from and to the TCP port PORT and count it as NAME; needs the capability "
+        "NET_RAW; may be given several times",
+    )
+    parser.flags.add_argument(
         "--probe",
         action="append",
         default=[],
@@ -153,8 +161,8 @@ def _run_flags(words: list[str]) -> tuple[dict[str, str], list[str], list[str]]:
         else:
             parser.flags.add_argument(setting.flag, dest=setting.name, action=argparse.BooleanOptionalAction, help=text)
     found = parser.read(words)
-    taps, probes = found.pop("tap"), found.pop("probe")
-    return {name: _flag_text(value) for name, value in found.items() if value is not None}, taps, probes
+    taps, captures, probes = found.pop("tap"), found.pop("capture"), found.pop("probe")
+    return {name: _flag_text(value) for name, value in found.items() if value is not None}, taps, captures, probes
 
 
 def _flag_text(value: object) -> str:
@@ -194,7 +202,7 @@ def _check_config(words: list[str]) -> int:
         return 2
     found = (*config.warnings(checked), *risks(doors))
     _complain(*(f"{_shown(file)}: warning: {warning}" for warning in found))
-    counts = f"taps: {len(checked.tap)}; probes: {len(checked.probe)}"
+    counts = f"taps: {len(checked.tap)}; captures: {len(checked.capture)}; probes: {len(checked.probe)}"
     _print(f"{_shown(file)}: valid; {counts}; targets: {', '.join(checked.targets)}\n")
     return 0
 

@@ -4,6 +4,7 @@ Precedence: flag > environment > file > default. A fault is one line that says w
 Sizes are bytes, durations are seconds.
 """
 
+from exporter.config.capture_section import parse_capture_flag
 from exporter.config.load import load, parse_tap_flag
 from exporter.config.model import (
     DEFAULT_TARGET,
@@ -20,13 +21,14 @@ from exporter.config.model import (
 )
 from exporter.config.reload import ReloadPlan, diff_for_reload
 from exporter.config.risks import warnings
-from exporter.config.values import Address, KeyRule, UnixPath, parse_listen, parse_upstream, quoted
+from exporter.config.values import Address, CaptureMode, KeyRule, UnixPath, parse_listen, parse_upstream, quoted
 
 __all__ = [
     "DEFAULT_TARGET",
     "SETTINGS",
     "Address",
     "CaptureConfig",
+    "CaptureMode",
     "Config",
     "ConfigError",
     "KeyRule",
@@ -40,6 +42,7 @@ __all__ = [
     "diff_for_reload",
     "environment_variable",
     "load",
+    "parse_capture_flag",
     "parse_listen",
     "parse_tap_flag",
     "parse_upstream",

@@ -6,6 +6,12 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from exporter.config import document, values
+from exporter.config.capture_section import (
+    check_captures,
+    check_ring_sizes,
+    read_capture_texts,
+    read_captures,
+)
 from exporter.config.model import (
     DEFAULT_TARGET,
     LIMITS_KEYS,
@@ -35,7 +41,7 @@ _TAP_PARSERS: Final[Mapping[str, Callable[[object], object]]] = {
 }
 _TAP_KEYS: Final = (*_TAP_PARSERS, "source_addresses")
 _LISTENERS: Final = ("web_listen_address", "webhook_listen_address")
-_SECTIONS: Final = {"targets", "tap", "probe", *(setting.section for setting in SETTINGS)}
+_SECTIONS: Final = {"targets", "tap", "capture", "probe", *(setting.section for setting in SETTINGS)}
 
 
 def load(
@@ -43,12 +49,13 @@ def load(
     taps: Sequence[str] = (),
     environment: Mapping[str, str] = _NONE_GIVEN,
     probes: Sequence[str] = (),
+    captures: Sequence[str] = (),
 ) -> Config:
     """The configuration of this process. Raises ConfigError with every fault of every layer.
 
     `flags` has the text of each flag that was given, by its name without dashes; `taps` the texts of --tap,
-    `probes` those of --probe. Taps are taken whole from the first of flags, environment and file that has any, and so
-    are probes.
+    `probes` those of --probe, `captures` those of --capture. Taps are taken whole from the first of flags, environment
+    and file that has any, and so are captures and probes.
     Reads a file: on an event loop, call it in a thread.
     """
     reader = Reader()
@@ -60,6 +67,13 @@ def load(
         _read_taps(reader, place.key("tap"), sections.get("tap")),
     )
     given = next((layer for layer in layers if layer), [])
+    variable = environment_variable("capture")
+    capture_layers = (
+        read_capture_texts(reader, "--capture", captures),
+        read_capture_texts(reader, variable, environment.get(variable, "").split()),
+        read_captures(reader, place.key("capture"), sections.get("capture")),
+    )
+    given_captures = next((layer for layer in capture_layers if layer), [])
     variable = environment_variable("probe")
     probe_layers = (
         read_probe_texts(reader, "--probe", probes),
@@ -72,6 +86,8 @@ def load(
     _check_listeners(reader, given, [(settings[name], places[name]) for name in _LISTENERS])
     _check_loops(reader, given)
     _check_source_addresses(reader, given)
+    check_captures(reader, given_captures, targets)
+    check_ring_sizes(reader, settings, places)
     check_probes(reader, given_probes, targets)
     if reader.faults:
         raise ConfigError(tuple(reader.faults))
@@ -80,13 +96,15 @@ def load(
         for tap in given
     )
     probe = tuple(given.config for given in given_probes if given.config is not None)
-    implied = [tap.target for tap in tap] + [probe.target for probe in probe]
+    capture = tuple(given.config for given in given_captures if given.config is not None)
+    implied = [*(each.target for each in tap), *(each.target for each in capture), *(each.target for each in probe)]
     if not implied or settings["webhook_listen_address"] is not None:
         implied.append(DEFAULT_TARGET)
     return Config(
         targets=MappingProxyType(targets or {name: Target(name) for name in implied}),
         targets_listed=bool(targets),
         tap=tap,
+        capture=capture,
         probe=probe,
         config_file=file,
         **settings,

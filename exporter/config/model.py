@@ -10,7 +10,7 @@ import msgspec
 from exporter.closecodes import Vocabulary
 from exporter.config import values
 from exporter.config.probes import ProbeConfig
-from exporter.config.values import Address, KeyRule, Network, UnixPath
+from exporter.config.values import Address, CaptureMode, KeyRule, Network, UnixPath
 
 DEFAULT_TARGET: Final = "default"
 """The target of a tap that names none."""
@@ -24,6 +24,8 @@ TARGET_KEYS: Final = (
     "trusted_proxies",
     "client_builds",
 )
+_SECTIONS_BESIDE: Final = {"capture": "capture_options"}  # where a section of the file is a list of its own
+
 LIMITS_KEYS: Final = ("client_to_server", "server_to_client")
 
 
@@ -105,7 +107,10 @@ class CaptureConfig(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be configured. `targets` has every target that a tap or probe names; durations are seconds.
+    """Everything that can be configured. `targets` has every target that something names; durations are seconds.
+
+    Rings are in bytes: `capture_ring_size` that to begin with, `capture_ring_size_limit` that to grow to.
+    `capture_fd` is the first of two inherited descriptors for each capture; None to open them.
 
     `targets_listed` is whether the file lists them; else they are implied by whatever names one.
 
@@ -116,6 +121,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     targets: Mapping[str, Target]
     targets_listed: bool = False
     tap: tuple[TapConfig, ...]
+    capture: tuple[CaptureConfig, ...] = ()
+    capture_mode: CaptureMode = "full"
+    capture_ring_size: int = 4 << 20
+    capture_ring_size_limit: int = 16 << 20
+    capture_optional: bool = False
+    capture_fd: int | None = None
     probe: tuple[ProbeConfig, ...] = ()
     web_listen_address: Address
     web_telemetry_path: str
@@ -164,7 +175,8 @@ class Setting(msgspec.Struct, frozen=True):
     @property
     def section(self) -> str:
         """`web`, the section of the file."""
-        return self.name.partition(".")[0]
+        section = self.name.partition(".")[0]
+        return _SECTIONS_BESIDE.get(section, section)
 
     @property
     def key(self) -> str:
@@ -195,6 +207,42 @@ SETTINGS: Final = (
         "FILE",
         "TLS, client certificates and passwords of the listeners, in exporter-toolkit's web configuration format",
         values.parse_path,
+    ),
+    Setting(
+        "capture.mode",
+        "full",
+        "MODE",
+        "full: closes and message sizes; lifecycle: closes alone, at nearly no cost",
+        values.parse_capture_mode,
+    ),
+    Setting(
+        "capture.ring-size",
+        "4MiB",
+        "SIZE",
+        "memory in which captured packets wait to be read, to begin with",
+        values.parse_ring_size,
+    ),
+    Setting(
+        "capture.ring-size-limit",
+        "16MiB",
+        "SIZE",
+        "what that memory may grow to when packets are dropped",
+        values.parse_ring_size,
+    ),
+    Setting(
+        "capture.optional",
+        "false",
+        "",
+        "go on without captures that cannot be opened, and set websocket_exporter_capture_up to 0",
+        values.parse_boolean,
+    ),
+    Setting(
+        "capture.fd",
+        "",
+        "NUMBER",
+        "first of the packet sockets that were inherited, two for each capture, see capture-exec; they are opened "
+        "unless given",
+        values.parse_descriptor,
     ),
     Setting(
         "webhook.listen-address",

@@ -28,7 +28,14 @@ def diff_for_reload(old: Config, new: Config) -> ReloadPlan:
     targets = MappingProxyType({**new.targets, **gone})
     config = msgspec.structs.replace(old, targets=targets, **reloadable)
     return ReloadPlan(
-        config, (*_kept_settings(old, new), *_kept_taps(old, new), *_kept_probes(old, new), *_kept_targets(old, new))
+        config,
+        (
+            *_kept_settings(old, new),
+            *_kept_taps(old, new),
+            *_kept_captures(old, new),
+            *_kept_probes(old, new),
+            *_kept_targets(old, new),
+        ),
     )
 
 
@@ -52,6 +59,20 @@ def _kept_taps(old: Config, new: Config) -> Iterator[str]:
     for listen in after:
         if listen not in before:
             yield f"tap {listen} is new; it starts at the next restart"
+
+
+def _kept_captures(old: Config, new: Config) -> Iterator[str]:
+    before = {str(capture): capture for capture in old.capture}
+    after = {str(capture): capture for capture in new.capture}
+    for name, capture in before.items():
+        if name not in after:
+            yield f"capture {name} keeps running until a restart; it is no longer configured"
+        elif after[name] != capture:
+            was, now = capture.target, after[name].target
+            yield f"capture {name} stays one of target {was} until a restart; it is now configured for {now}"
+    for name in after:
+        if name not in before:
+            yield f"capture {name} is new; it starts at the next restart"
 
 
 def _kept_probes(old: Config, new: Config) -> Iterator[str]:

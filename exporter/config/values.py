@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -16,6 +16,9 @@ from exporter.closecodes import legal_on_wire
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("auto", "json", "console")
+
+CaptureMode = Literal["full", "lifecycle"]
+"""What is captured: closes and message sizes, or closes alone."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -28,6 +31,9 @@ _MAX_WINDOW: Final = 30 * 24 * 3600.0
 _MAX_CONNECTIONS: Final = 1_000_000
 _MAX_RATE: Final = 1_000_000
 _MAX_IDS: Final = 100_000_000
+_MIN_RING: Final = 1 << 20
+_MAX_RING: Final = 1 << 30
+_MAX_DESCRIPTOR: Final = 1_000_000
 _SHOWN: Final = 80
 
 
@@ -146,6 +152,20 @@ def parse_size(value: object) -> int:
     return size
 
 
+def parse_ring_size(value: object) -> int:
+    """Bytes: a size from 1 MiB to 1 GiB."""
+    size = parse_size(value)
+    if not _MIN_RING <= size <= _MAX_RING:
+        raise ValueError(f"{quoted(value)} is not between {show_size(_MIN_RING)} and {show_size(_MAX_RING)}")
+    return size
+
+
+def show_size(size: int) -> str:
+    """A size as it may be written, in the largest unit of which it is a multiple: `4MiB`."""
+    unit = next(unit for unit, factor in reversed(_SIZE_UNITS.items()) if size % factor == 0)
+    return f"{size // _SIZE_UNITS[unit]}{unit}"
+
+
 def parse_duration(value: object) -> float:
     """Seconds: `25s`, `2m`, `500ms`, `1m30s` or `0`, up to 24 hours."""
     total = _duration(value)
@@ -209,6 +229,32 @@ def _number(value: object, least: int, most: int) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
         raise ValueError(f"{quoted(value)} is not a number between {least} and {most}")
     return int(text)
+
+
+def parse_descriptor(value: object) -> int | None:
+    """The number of an open file behind the standard streams, or None for an empty text."""
+    return None if value == "" else _number(value, 3, _MAX_DESCRIPTOR)
+
+
+def parse_interface(value: object) -> str:
+    """A network interface's name, as the kernel takes it."""
+    text = _text_or_number(value)
+    if not re.fullmatch(r"[!-~]{1,15}", text) or re.search(r"[/:,]", text) or text in (".", ".."):
+        raise ValueError(f"{quoted(value)} is not a network interface like eth0")
+    return text
+
+
+def parse_port(value: object) -> int:
+    """A TCP port that something can listen on."""
+    text = _text_or_number(value)
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise ValueError(f"{quoted(value)} is not a port between 1 and 65535")
+    return int(text)
+
+
+def parse_capture_mode(value: object) -> str:
+    """One of `CaptureMode`."""
+    return _one_of(get_args(CaptureMode), value)
 
 
 def parse_path(value: object) -> Path | None:

@@ -7,15 +7,12 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from exporter.config import CaptureConfig
+from exporter.config import CaptureConfig, CaptureMode
 from exporter.listening import StartError
 from exporter.sources.capture import bpf
 from exporter.sources.capture.ring import SOL_PACKET, Ring
-
-Mode = Literal["full", "lifecycle"]
-"""`full` sees closes and message sizes, `lifecycle` closes alone."""
 
 LIFECYCLE_RING: Final = 1 << 20
 """Bytes of the lifecycle ring, which messages never reach."""
@@ -47,7 +44,7 @@ class Rings(NamedTuple):
     size: Ring | None
 
 
-def open_capture(config: CaptureConfig, mode: Mode, ring_size: int, fds: tuple[int, int] | None = None) -> Rings:
+def open_capture(config: CaptureConfig, mode: CaptureMode, ring_size: int, fds: tuple[int, int] | None = None) -> Rings:
     """Open a capture, whose size ring is to have `ring_size` bytes.
 
     `fds` are inherited sockets, as `open_socket` makes them, for the lifecycle and the size ring: then no capability is

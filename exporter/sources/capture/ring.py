@@ -92,7 +92,8 @@ class Ring:
     def resize(self, size: int) -> None:
         """Replace the ring by one of `size` bytes, on the same socket; this needs no capability.
 
-        `memory` is another one then, and no view of the former may be left. Packets in it, and those that arrive meanwhile, are lost without being counted as drops.
+        `memory` is another one then, and no view of the former may be left. Packets in the former, and those that
+        arrive meanwhile, are lost without being counted as drops.
         Raises OSError where the kernel has no memory for it, with the former ring in place again.
         """
         former = self.size
