@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from exporter import __version__
 
 if TYPE_CHECKING:
-    from exporter.config import Address
+    from exporter.config import Address, CaptureConfig
 
 PROGRAM: Final = "websocket-exporter"
 
@@ -28,6 +28,8 @@ _RUN_EPILOG: Final = f"""\
 commands:
   run                        relay and count; what happens when no command is given
   demo                       a service, its clients and the exporter on loopback, nothing to configure
+  capture-exec ... -- COMMAND
+                             open the sockets of captures, give up all capabilities, execute COMMAND with the sockets
   check-config FILE          exit status 0, or 2 and one line for each fault; warns of risky settings
   codes [CODE [CODE]]        what close codes mean and how to fix them; two codes: side by side
   health [URL]               exit status 0 if the exporter is healthy, else 1
@@ -185,6 +187,51 @@ def _demo(words: list[str]) -> int:
     return _started(lambda: demo.run(address))
 
 
+def _capture_exec(words: list[str]) -> NoReturn:
+    parser = _Parser(
+        f"{PROGRAM} capture-exec --capture=INTERFACE:PORT... -- COMMAND [ARGUMENT...]",
+        "Open the sockets of each capture as descriptors from 3 on, two for each, give up all capabilities, and "
+        f"execute COMMAND, such as {PROGRAM} --capture=INTERFACE:PORT --capture.fd=3",
+    )
+    parser.flags.add_argument(
+        "--capture",
+        action="append",
+        default=[],
+        metavar="INTERFACE:PORT[,target=NAME]",
+        help="as COMMAND has it; may be given several times",
+    )
+    own, command = _split_at_dashes(words)
+    captures = parser.read(own)["capture"]
+    if not captures:
+        raise _Refused("capture-exec needs a --capture; see --help")
+    if not command:
+        raise _Refused("capture-exec needs a COMMAND behind --; see --help")
+    from exporter.listening import StartError
+    from exporter.sources.capture import inheritance
+
+    try:
+        inheritance.execute([_capture(text) for text in captures], command)
+    except StartError as error:
+        raise _Refused(str(error)) from None
+    except OSError as error:
+        reason = (error.strerror or "unknown error").lower()
+        raise _Refused(f"cannot execute {_shown(command[0])}: {reason}") from None
+
+
+def _split_at_dashes(words: list[str]) -> tuple[list[str], list[str]]:
+    end = words.index("--") if "--" in words else len(words)
+    return words[:end], words[end + 1 :]
+
+
+def _capture(text: str) -> "CaptureConfig":
+    from exporter.config import parse_capture_flag
+
+    try:
+        return parse_capture_flag(text)
+    except ValueError as error:
+        raise _Refused(f"--capture {json.dumps(text)}: {error}") from None
+
+
 def _check_config(words: list[str]) -> int:
     parser = _Parser(f"{PROGRAM} check-config FILE", "Check a configuration file, without flags and environment.")
     parser.arguments.add_argument("FILE", nargs="?", help="the YAML file")
@@ -297,6 +344,7 @@ def _assets(words: list[str]) -> int:
 _COMMANDS: Final[Mapping[str, Callable[[list[str]], int]]] = {
     "run": _run,
     "demo": _demo,
+    "capture-exec": _capture_exec,
     "check-config": _check_config,
     "codes": _codes,
     "health": _health,

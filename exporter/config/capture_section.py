@@ -1,4 +1,4 @@
-"""Reads the captures that the layers of the configuration have, keeps every fault, and checks that they fit together."""
+"""Reads the captures that the layers of the configuration have, keeps every fault, and checks how they fit together."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
