@@ -34,6 +34,7 @@ from exporter.web.scrapers import Scrapers
 from exporter.wire.client_key import Hasher
 
 if TYPE_CHECKING:
+    from exporter.sources.capture import Captures
     from exporter.sources.probe import Probes
     from exporter.web.gate import Gate
     from exporter.webhook import WebhookService
@@ -109,6 +110,7 @@ class App:
         self.recorder.standings = self._standings
         self._hasher = Hasher(secrets.token_bytes(SECRET_BYTES))
         self._targets = Targets("tap", self._tapped(config), self.recorder, self._hasher)
+        self._captured = Targets("capture", self._captured_by(config), self.recorder, self._hasher)
         self._derive(config)
         listeners = 1 if config.webhook_listen_address is None else 2
         capacity = Capacity(
@@ -132,6 +134,7 @@ class App:
         self._gate = _gate(doors)
         self._listener: Listener | None = None
         self.webhook = self._webhook()
+        self._captures = self._configured_captures()
         self._probes = self._configured_probes()
         self.addresses: list[Address] = []
         self.web_address = config.web_listen_address
@@ -141,10 +144,14 @@ class App:
         try:
             if self.webhook is not None:
                 await self.webhook.open()
+            if self._captures is not None:
+                self._captures.open()
             for tap in self._taps:
                 self.addresses.append(await tap.open())
             self._listener = await self._open_web()
         except StartError:
+            if self._captures is not None:
+                self._captures.close()
             for tap in self._taps:
                 tap.stop_accepting()
             if self.webhook is not None:
@@ -178,6 +185,8 @@ class App:
             others = [tasks.create_task(tap.run()) for tap in self._taps]
             others.append(tasks.create_task(self._measure_lag()))
             others.append(tasks.create_task(self._tick()))
+            if self._captures is not None:
+                others.append(tasks.create_task(self._captures.run()))
             if self._probes is not None:
                 others.append(tasks.create_task(self._probes.run()))
             reporting = tasks.create_task(self.webhook.run()) if self.webhook is not None else None
@@ -217,6 +226,7 @@ class App:
                 return False
             self._config = plan.config
             self._targets.update(self._tapped(plan.config))
+            self._captured.update(self._captured_by(plan.config))
             self._derive(plan.config)
             if self._probes is not None:
                 self._probes.update(self._watch_probed())
@@ -229,7 +239,9 @@ class App:
     def _most_series(self) -> int:
         """The series of the catalogue that there can be, however peers behave; process_* and python_* come on top."""
         vocabularies = (target.vocabulary() for target in self._config.targets.values())
-        sources = bool(self._taps) + (self.webhook is not None) + (self._probes is not None)
+        sources = (
+            bool(self._taps) + (self.webhook is not None) + (self._probes is not None) + (self._captures is not None)
+        )
         builds = sum(len(target.client_builds) for target in self._config.targets.values())
         return most_series_of(vocabularies, len(ERROR_TOKENS), sources, builds)
 
@@ -253,7 +265,7 @@ class App:
 
     def _derive(self, config: Config) -> None:
         """Have the insights watch whatever clients can be recognised of."""
-        for name, watch in self._targets.watches.items():
+        for name, watch in (*self._targets.watches.items(), *self._captured.watches.items()):
             sizes: dict[Direction, Sizes] = {
                 "client_to_server": watch.client_to_server,
                 "server_to_client": watch.server_to_client,
@@ -265,6 +277,18 @@ class App:
 
     def _tapped(self, config: Config) -> Mapping[str, Target]:
         return config.targets if config.tap else {}
+
+    def _captured_by(self, config: Config) -> Mapping[str, Target]:
+        return config.targets if config.capture else {}
+
+    def _configured_captures(self) -> "Captures | None":
+        if not self._config.capture:
+            return None
+        from exporter.sources.capture import Captures
+
+        captures = Captures(self._config, self._captured.chooser, self._sinks)
+        self.recorder.captures = captures.standing
+        return captures
 
     def _configured_probes(self) -> "Probes | None":
         if not self._config.probe:
@@ -330,6 +354,8 @@ class App:
                         tasks.create_task(self.webhook.drain(grace))
                     if self._probes is not None:
                         tasks.create_task(self._probes.stop())
+                if self._captures is not None:
+                    self._captures.catch_up()
                 self._sinks.guarded(self._insight.finish, None)
                 while self._scrapers.waiting_for(self._sinks.last_event):
                     self._scraped.clear()

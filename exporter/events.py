@@ -48,9 +48,11 @@ UnparsedReason = Literal[
     "unexpected_101",
     "other_upgrade",
     "accept_mismatch",
+    "packets_missed",
     "internal_error",
 ]
-"""Why a connection is relayed without being understood. `internal_error` is a fault of ours."""
+"""Why a connection is relayed without being understood. `internal_error` is a fault of ours; `packets_missed` is of a
+capture that did not see its opening handshake whole."""
 
 Rejection = Literal[
     "invalid_json",
@@ -111,6 +113,9 @@ Within = Literal["1s", "5s", "30s", "120s", "later"]
 BuildWithin = Literal["1s", "5s", "30s", "more"]
 """How long after its close a client of a build tried to come back."""
 
+RingName = Literal["lifecycle", "size"]
+"""The two rings of a capture: what begins and ends connections, and everything."""
+
 Rhythm = Literal["immediate", "fixed_interval", "jittered", "too_few"]
 """How the clients of one build wait before they come back."""
 
@@ -125,6 +130,7 @@ AFTERS: Final[tuple[After, ...]] = get_args(After)
 EVIDENCES: Final[tuple[Evidence, ...]] = get_args(Evidence)
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 WITHINS: Final[tuple[Within, ...]] = get_args(Within)
+RINGS: Final[tuple[RingName, ...]] = get_args(RingName)
 BUILD_WITHINS: Final[tuple[BuildWithin, ...]] = get_args(BuildWithin)
 
 ClientKey = NewType("ClientKey", int)
@@ -222,11 +228,22 @@ class HandshakeEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """A WebSocket is followed that was open before it was seen: nothing is known of its handshake.
+
+    `client` is None where it cannot be recognised.
+    """
+
+    origin: Origin
+    client: ClientKey | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """A WebSocket is over for its peers: the first Close frame has passed, or TCP ended without one.
 
-    Emitted exactly once for each accepted handshake, before its `Closed`; after a Close frame TCP may linger for a
-    while, and the client may be back before. `code`, `close_class` and `initiator` are those of `Closed`. `passing` is
+    Emitted exactly once for each accepted handshake (or `Attached`), before its `Closed`; after a Close frame TCP may
+    linger for a while, and the client may be back before. `code`, `close_class` and `initiator` are those of `Closed`. `passing` is
     what was on its way to the initiator, None where that is neither client nor server. `client` is None where it
     cannot be recognised.
     """
@@ -242,11 +259,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A WebSocket ended; emitted exactly once for each accepted handshake.
+    """A WebSocket ended; emitted exactly once for each accepted handshake, or `Attached`.
 
     `code` and `close_class` are bounded labels (`closecodes`); `wire_code` is the number of the first Close frame,
     None when there was none or it was empty. `reason` is that frame's text as sent. `duration` runs from the 101
-    to the end of the TCP connection.
+    to the end of the TCP connection; of an `attached` one, from when it was first seen.
     """
 
     origin: Origin
@@ -260,6 +277,7 @@ class Closed:
     client_to_server: Traffic = Traffic()
     server_to_client: Traffic = Traffic()
     transport_end: TransportEnd | None = None
+    attached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -526,8 +544,28 @@ class Standing:
     refusals: Sequence[Refusals] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CaptureStanding:
+    """What holds of all captures together now, and what they have missed since they began.
+
+    `up` is by target, whether its packets are captured; `ring_bytes` and `drops` (packets) are by ring. `connections`
+    are followed now. `lifecycle_only` is whether a capture looks at closes alone.
+    """
+
+    up: Mapping[str, bool]
+    connections: int
+    ring_bytes: Mapping[RingName, int]
+    lifecycle_only: bool
+    drops: Mapping[RingName, int]
+    lost_directions: int
+    resyncs: int
+    missed_bytes: int
+    malformed_packets: int
+
+
 Event = (
     HandshakeEnded
+    | Attached
     | Ending
     | Closed
     | PingAnswered

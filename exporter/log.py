@@ -252,6 +252,8 @@ def _close_fields(event: Closed) -> dict[str, Any]:
     if event.transport_end is not None:
         fields["transport_end_side"] = event.transport_end.side
         fields["transport_end_kind"] = event.transport_end.kind
+    if event.attached:
+        fields["attached"] = True
     if event.wire_code is not None and str(event.wire_code) != event.code:
         fields["wire_code"] = event.wire_code
     return fields

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from exporter.events import (
+    Attached,
     ClientKey,
     ClientReport,
     ClientsReported,
@@ -91,6 +92,12 @@ class _Watched:
             self._emit(Reconnected(self._origin, came_back.after, delay, build))
         self.mass_closes.handshake(now, client, outcome, attempted, delay)
         if outcome == "accepted":
+            self.reconnects.opened(client, now)
+
+    def held(self, client: ClientKey | None, now: float) -> None:
+        """A connection is there that nobody saw come."""
+        self.mass_closes.opened(now)
+        if client is not None:
             self.reconnects.opened(client, now)
 
     def went(self, event: Ending, now: float) -> None:
@@ -196,6 +203,7 @@ class Insight:
         self._watched: dict[Origin, _Watched] = {}
         self._handlers: Final[dict[type, Callable[[Any], None]]] = {
             HandshakeEnded: self._handshake_ended,
+            Attached: self._attached,
             Ending: self._ending,
             ClientsReported: self._clients_reported,
         }
@@ -255,6 +263,11 @@ class Insight:
         if watched is not None:
             now = self._clock()
             watched.came(event.outcome, now, now - event.duration, event.client, event.user_agent)
+
+    def _attached(self, event: Attached) -> None:
+        watched = self._watched.get(event.origin)
+        if watched is not None:
+            watched.held(event.client, self._clock())
 
     def _ending(self, event: Ending) -> None:
         watched = self._watched.get(event.origin)

@@ -55,6 +55,7 @@ VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (catalogue.MASS_CLOSE_RETURNS.name, "within"): events.WITHINS,
     (catalogue.BUILD_RECONNECTS.name, "within"): events.BUILD_WITHINS,
     (catalogue.PROBE_FAILURES.name, "reason"): events.PROBE_FAILURES,
+    ("", "ring"): events.RINGS,
     (catalogue.WEBHOOK_EVENTS.name, "result"): ("accepted", "duplicate", "rejected"),
     (catalogue.WEBHOOK_EVENTS.name, "reason"): ("none", *events.REJECTIONS),
 }

@@ -220,13 +220,13 @@ BUILD_INFO: Final = Metric("websocket_exporter_build_info", "gauge", "The export
 UNPARSED_STREAMS: Final = Metric(
     "websocket_exporter_unparsed_streams_total",
     "counter",
-    "Tapped connections relayed without being understood, by reason.",
+    "Tapped or captured connections that are not understood, by reason.",
     ("reason",),
 )
 FRAME_ANOMALIES: Final = Metric(
     "websocket_exporter_frame_anomalies_total",
     "counter",
-    "Frames relayed although RFC 6455 forbids them, by kind.",
+    "Frames seen although RFC 6455 forbids them, by kind.",
     ("kind",),
 )
 EVENTS_DROPPED: Final = Metric(
@@ -252,6 +252,49 @@ TAP_BUFFERED: Final = Metric(
 )
 TAP_CONNECTION_LIMIT: Final = Metric(
     "websocket_exporter_tap_connection_limit", "gauge", "Connections that all taps together relay at most."
+)
+CAPTURE_UP: Final = Metric(
+    "websocket_exporter_capture_up",
+    "gauge",
+    "1 while the packets of the target are captured, 0 where a capture could not be opened.",
+    ("target",),
+)
+CAPTURE_DROPS: Final = Metric(
+    "websocket_exporter_capture_drops_total",
+    "counter",
+    "Packets that the kernel dropped for want of room in a capture's ring, by ring (lifecycle, size).",
+    ("ring",),
+)
+CAPTURE_LOST: Final = Metric(
+    "websocket_exporter_capture_lost_directions_total",
+    "counter",
+    "Times that one direction of a captured WebSocket could not be followed any more, since bytes of it were missed.",
+)
+CAPTURE_RESYNCS: Final = Metric(
+    "websocket_exporter_capture_resyncs_total",
+    "counter",
+    "Lost directions in which frames were found again.",
+)
+CAPTURE_MISSED: Final = Metric(
+    "websocket_exporter_capture_missed_bytes_total",
+    "counter",
+    "Bytes of captured WebSockets that passed without being seen or understood.",
+)
+CAPTURE_MALFORMED: Final = Metric(
+    "websocket_exporter_capture_malformed_packets_total",
+    "counter",
+    "Captured packets that contradict themselves, are fragments, or are out of their connection's window.",
+)
+CAPTURE_LIFECYCLE_ONLY: Final = Metric(
+    "websocket_exporter_capture_lifecycle_only",
+    "gauge",
+    "1 while a capture looks at closes alone, not at messages: by configuration, or because it could not keep up.",
+)
+CAPTURE_RING_BYTES: Final = Metric(
+    "websocket_exporter_capture_ring_bytes", "gauge", "Memory of the captures' rings, by ring.", ("ring",)
+)
+CAPTURE_CONNECTIONS: Final = Metric(
+    "websocket_exporter_capture_connections", "gauge", "TCP connections that the captures follow, of any protocol."
 )
 WEBHOOK_EVENTS: Final = Metric(
     "websocket_exporter_webhook_events_total",

@@ -17,12 +17,15 @@ from exporter.events import (
     EVIDENCES,
     PROBE_FAILURES,
     REJECTIONS,
+    RINGS,
     SIDES,
     UNPARSED_REASONS,
     VERDICTS,
     WITHINS,
     AnomalySeen,
+    Attached,
     BuildWithin,
+    CaptureStanding,
     Closed,
     Count,
     Direction,
@@ -66,8 +69,8 @@ class Recorder(Collector):
 
     `now` is the wall clock, in Unix seconds. `error_tokens` are those of the exporter's own listeners.
     `buffered_bytes`, `dropped_lines`, `known_ids` (how many ids of reports are remembered, and since what Unix time
-    all are; None without a webhook) and `standings` (what the insights make of each origin now) are asked at each
-    scrape.
+    all are; None without a webhook), `standings` (what the insights make of each origin now) and `captures` (None
+    without any) are asked at each scrape.
     """
 
     def __init__(self, now: Callable[[], float], error_tokens: Iterable[str] = ()) -> None:
@@ -112,6 +115,15 @@ class Recorder(Collector):
         self._http_errors = self._values(catalogue.HTTP_ERRORS)
         self._buffered = self._values(catalogue.TAP_BUFFERED)
         self._connection_limit = self._values(catalogue.TAP_CONNECTION_LIMIT)
+        self._capture_up = self._values(catalogue.CAPTURE_UP)
+        self._capture_drops = self._values(catalogue.CAPTURE_DROPS)
+        self._capture_lost = self._values(catalogue.CAPTURE_LOST)
+        self._capture_resyncs = self._values(catalogue.CAPTURE_RESYNCS)
+        self._capture_missed = self._values(catalogue.CAPTURE_MISSED)
+        self._capture_malformed = self._values(catalogue.CAPTURE_MALFORMED)
+        self._capture_lifecycle_only = self._values(catalogue.CAPTURE_LIFECYCLE_ONLY)
+        self._capture_ring_bytes = self._values(catalogue.CAPTURE_RING_BYTES)
+        self._capture_connections = self._values(catalogue.CAPTURE_CONNECTIONS)
         self._webhook_events = self._values(catalogue.WEBHOOK_EVENTS)
         self._webhook_ids = self._values(catalogue.WEBHOOK_IDS)
         self._webhook_ids_limit = self._values(catalogue.WEBHOOK_IDS_LIMIT)
@@ -125,11 +137,13 @@ class Recorder(Collector):
         self.dropped_lines: Callable[[], int] = lambda: 0
         self.known_ids: Callable[[], tuple[int, float] | None] = lambda: None
         self.standings: Callable[[], Mapping[Origin, Standing]] = dict
+        self.captures: Callable[[], CaptureStanding | None] = lambda: None
         self._vocabularies: dict[str, Vocabulary] = {}
         self._adders: dict[Count, tuple[Callable[[float], None], bool]] = {}  # and whether codes are folded there
         self._balance: dict[str, float] = {}  # opens less closes since then, as reported, by target
         self._handlers: dict[type, Callable[[Any], None]] = {
             HandshakeEnded: self._handshake_ended,
+            Attached: self._attached,
             Closed: self._closed,
             PingAnswered: self._ping_answered,
             AnomalySeen: self._anomaly_seen,
@@ -270,6 +284,9 @@ class Recorder(Collector):
             self._webhook_ids.set(known[0])
             self._webhook_ids_since.set(known[1])
         self._log_lines_dropped.set(self.dropped_lines())
+        captures = self.captures()
+        if captures is not None:
+            self._captures_stand(captures)
         for origin, standing in self.standings().items():
             self._stands(origin, standing)
         moment = [series.copy() for series in self._families.values()]
@@ -300,6 +317,19 @@ class Recorder(Collector):
         for direction, bracket in standing.brackets.items():
             self._set_or_forget(self._message_size_limit, bracket.accepted, *labels, direction, "accepted")
             self._set_or_forget(self._message_size_limit, bracket.rejected, *labels, direction, "rejected")
+
+    def _captures_stand(self, standing: CaptureStanding) -> None:
+        for target, up in standing.up.items():
+            self._capture_up.set(float(up), target)
+        for ring in RINGS:
+            self._capture_drops.set(standing.drops[ring], ring)
+            self._capture_ring_bytes.set(standing.ring_bytes[ring], ring)
+        self._capture_lost.set(standing.lost_directions)
+        self._capture_resyncs.set(standing.resyncs)
+        self._capture_missed.set(standing.missed_bytes)
+        self._capture_malformed.set(standing.malformed_packets)
+        self._capture_lifecycle_only.set(float(standing.lifecycle_only))
+        self._capture_connections.set(standing.connections)
 
     @staticmethod
     def _set_or_forget(gauge: Values, value: float | None, *labels: str) -> None:
@@ -370,11 +400,15 @@ class Recorder(Collector):
         if event.outcome in ("accepted", "rejected"):
             self._handshake_duration.observe(event.duration, *labels)
 
+    def _attached(self, event: Attached) -> None:
+        self._active.add(event.origin.source, event.origin.target)
+
     def _closed(self, event: Closed) -> None:
         labels = (event.origin.source, event.origin.target)
         self._closes.add(*labels, event.code, event.close_class, event.initiator)
         self._active.add(*labels, by=-1.0)
-        self._connection_duration.observe(event.duration, *labels)
+        if not event.attached:  # when it began is not known
+            self._connection_duration.observe(event.duration, *labels)
         if event.code in FOLDED:
             self._overflow.add("code")
         if event.transport_end is not None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from exporter.events import (
+    Attached,
     ClientKey,
     EndKind,
     HandshakeEnded,
@@ -144,6 +145,19 @@ class ConnectionObserver:
         self._unparsed = True
         self.unparsed("internal_error")
 
+    @property
+    def websocket(self) -> WebSocket | None:
+        """The WebSocket that this is, until it has ended."""
+        return self._websocket
+
+    def attach(self) -> WebSocket:
+        """It was a WebSocket before anybody looked: follow it from here on, whoever and whatever it is."""
+        request = UpgradeRequest(None, "", "", "")
+        watch = self._choose(request)
+        client = watch.identify(self._address, request)
+        self._sink.emit(Attached(watch.origin, client))
+        return self._follow(watch, Peer(self._address), client, deflate=True, attached=True)
+
     # What the HTTP conversation found (upgrade.UpgradeListener).
 
     def upgrade_requested(self, request: UpgradeRequest) -> None:
@@ -164,13 +178,7 @@ class ConnectionObserver:
         # These live as long as the connection does, and may be as long as a head.
         host, path, subprotocol = (text[:MAX_PEER_TEXT] for text in (request.host, request.path, response.subprotocol))
         peer = Peer(self._address, host, path, pending.user_agent, subprotocol)
-        websocket = WebSocket(
-            pending.watch, peer, pending.client, deflate=response.deflate, sink=self._sink, clock=self._clock
-        )
-        self._websocket = websocket
-        self._http = None
-        self.from_client = websocket.client.feed
-        self.from_server = websocket.server.feed
+        websocket = self._follow(pending.watch, peer, pending.client, deflate=response.deflate)
         if early:
             self.from_client(early)
         if self._end is not None:
@@ -183,6 +191,18 @@ class ConnectionObserver:
         self._pending = None  # how a handshake on it went is not known
         self._ignore_all()
         self._sink.emit(StreamUnparsed(self._origin, reason))
+
+    def _follow(
+        self, watch: Watch, peer: Peer, client: ClientKey | None, *, deflate: bool, attached: bool = False
+    ) -> WebSocket:
+        websocket = WebSocket(
+            watch, peer, client, deflate=deflate, sink=self._sink, clock=self._clock, attached=attached
+        )
+        self._websocket = websocket
+        self._http = None
+        self.from_client = websocket.client.feed
+        self.from_server = websocket.server.feed
+        return websocket
 
     def _answered(self, outcome: HandshakeOutcome, status: str) -> _Pending | None:
         """Settle the opening handshake under way, if there is one."""

@@ -133,6 +133,7 @@ class FrameMeter:
         "_sizes",
         "_skip",
         "_stray",
+        "_torn",
         "bytes",
         "closed",
         "messages",
@@ -160,6 +161,7 @@ class FrameMeter:
         self._earlier_tick = 0
         self._largest = 0  # of all before this tick
         self._settling = not deflate  # whether a message may still come to be accepted
+        self._torn = False  # the fragments that come may be the rest of a message whose beginning was not seen
         self.bytes = 0
         self.messages = 0
         self.closed = False
@@ -201,6 +203,22 @@ class FrameMeter:
         if length < LENGTH_16:
             return length
         return int.from_bytes(begin[2:4] if length == LENGTH_16 else begin[2:10])
+
+    def resume(self, skip: int = 0) -> None:
+        """Bytes were missed: the next frame begins `skip` bytes from here.
+
+        The message under way is not counted, and from here on this direction is no witness of what was accepted.
+        """
+        self._held = b""
+        self._skip = skip
+        self._pending = -1
+        self._stray = 0
+        self._in_message = False
+        self._fragments = 0
+        self._settling = False
+        self._torn = True
+        self.closed = False
+        self._rows = self._fast_rows()
 
     @property
     def unfinished(self) -> int:
@@ -437,7 +455,10 @@ class FrameMeter:
             return
         if opcode == CONTINUATION:
             if not self._in_message:
-                self._listener.anomaly(self._side, "unexpected_continuation")
+                if self._torn:
+                    self._stray = 0
+                else:
+                    self._listener.anomaly(self._side, "unexpected_continuation")
                 return
         else:
             if self._in_message:
@@ -445,6 +466,7 @@ class FrameMeter:
             self._compressed = bool(first & RSV1) and self._deflate
             self._fragments = 0
         self._stray = 0
+        self._torn = False
         self._fragments += length
         if first & FIN:
             self._pending = self._fragments

@@ -26,8 +26,19 @@ from exporter.wire.frames import CLOSE, PING, CloseFrame, FrameMeter, parse_clos
 from exporter.wire.sizes import DirectionSizes
 from exporter.wire.upgrade import UpgradeRequest
 
+ANSWERS_TO_ANY: Final = (None, 1000)
+"""Codes with which peers answer any Close (None: an empty one); every other answer repeats the code that it answers."""
+
 MAX_PINGS: Final = 16
 """Unanswered Pings remembered per side; of more, the oldest are forgotten."""
+
+
+class OutOfStep(Exception):
+    """What a side sends makes no sense, and not all of it was seen: what looks like a frame is none."""
+
+
+def _never() -> bool:
+    return False
 
 
 def unrecognised(address: str, request: UpgradeRequest) -> ClientKey | None:
@@ -50,12 +61,19 @@ class Watch:
 
 
 class WebSocket:
-    """Follows one WebSocket from its 101 to its end. `client` and `server` meter what each side sends."""
+    """Follows one WebSocket from its 101 to its end. `client` and `server` meter what each side sends.
+
+    Where bytes may have been missed it is told so: a side in `incomplete` is one of which not all was seen, ever, and
+    one in `lost` is not understood now. While `hesitant()` the first Close seen may not be the first sent.
+    """
 
     __slots__ = (
+        "_attached",
         "_client",
         "_clock",
         "_close",
+        "_closed_at",
+        "_closed_by",
         "_ended_by",
         "_opened",
         "_passing",
@@ -64,6 +82,9 @@ class WebSocket:
         "_sink",
         "_watch",
         "client",
+        "hesitant",
+        "incomplete",
+        "lost",
         "server",
     )
 
@@ -76,19 +97,26 @@ class WebSocket:
         deflate: bool,
         sink: Sink,
         clock: Callable[[], float],
+        attached: bool = False,
     ) -> None:
         self._watch = watch
+        self._attached = attached
         self._peer = peer
         self._client = client
         self._sink = sink
         self._clock = clock
         self._opened = clock()
         self._close: CloseFrame | None = None
+        self._closed_by: Side | None = None  # who sent it, as long as that decides nothing yet
+        self._closed_at = 0.0
         self._ended_by: Initiator = "unknown"
         self._passing: dict[Initiator, Passing] | None = None  # towards each side, when the first of them ended it
         self._pings: dict[Side, dict[bytes, float]] | None = None
         self.client = FrameMeter("client", watch.client_to_server, deflate=deflate, listener=self)
         self.server = FrameMeter("server", watch.server_to_client, deflate=deflate, listener=self)
+        self.incomplete: frozenset[Side] = frozenset()
+        self.lost: frozenset[Side] = frozenset()
+        self.hesitant: Callable[[], bool] = _never
 
     def control_frame(self, side: Side, opcode: int, payload: bytes | None) -> None:
         """Follow a Close, Ping or Pong from `side`."""
@@ -102,7 +130,13 @@ class WebSocket:
             self._pong(side, payload)
 
     def anomaly(self, side: Side, kind: AnomalyKind) -> None:
-        """Pass on that `side` sent a forbidden frame."""
+        """Pass on that `side` sent a forbidden frame.
+
+        Raises:
+            OutOfStep: more likely it is no frame at all.
+        """
+        if side in self.incomplete:
+            raise OutOfStep
         self._sink.emit(AnomalySeen(self._watch.origin, side, kind))
 
     def transport_ended(self) -> None:
@@ -113,10 +147,12 @@ class WebSocket:
         """Emit what is owed of this WebSocket, whose TCP connection `end`ed; `unparsed` if it was not followed so far.
 
         Code and initiator are those of the first Close frame that passed. Without one, the initiator is the side
-        that ended TCP first.
+        that ended TCP first. A Close frame that may have been missed makes either `unknown`.
         """
         if self._close is None:
-            self._ended("unknown" if unparsed or end is None else end.side)
+            self._ended("unknown" if unparsed or self.lost or end is None else end.side)
+        elif self._closed_by is not None:
+            self._settle_alone(self._close, self._closed_by)
         code = self._code()
         closed = Closed(
             origin=self._watch.origin,
@@ -130,6 +166,7 @@ class WebSocket:
             client_to_server=_traffic(self.client),
             server_to_client=_traffic(self.server),
             transport_end=end,
+            attached=self._attached,
         )
         self._sink.emit(closed)
 
@@ -161,10 +198,29 @@ class WebSocket:
             self.anomaly(side, "illegal_close_code")
         if self._close is None:
             self._close = close
-            self._ended(side)
-        elif close.code != self._close.code:
+            if self.hesitant() or opposite(side) in self.lost:
+                self._closed_by, self._closed_at = side, self._clock()
+            else:
+                self._ended(side)
+            return
+        if close.code != self._close.code:
             # Several libraries answer 1000 to anything: worth counting, never the truth about the close.
-            self.anomaly(side, "echo_mismatch")
+            self._sink.emit(AnomalySeen(self._watch.origin, side, "echo_mismatch"))
+        if self._closed_by is not None:
+            if self._clock() < self._closed_at:
+                self._close, self._closed_by = close, side
+            by, self._closed_by = self._closed_by, None
+            self._ended(by)
+
+    def _settle_alone(self, close: CloseFrame, by: Side) -> None:
+        """Only one Close was seen, and the other side's may have been missed, before or after it."""
+        self._closed_by = None
+        if opposite(by) not in self.lost:
+            self._ended(by)
+            return
+        if close.code in ANSWERS_TO_ANY:
+            self._close = None
+        self._ended("unknown")
 
     def _ping(self, side: Side, payload: bytes) -> None:
         if self._pings is None:

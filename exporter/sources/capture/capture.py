@@ -1,0 +1,413 @@
+"""The capture: the packets of one port, read in place from the kernel's rings, and nothing in the data path.
+
+Two rings see the same port. The *lifecycle ring* gets what begins and ends connections, and Close frames, which message
+data can never displace; the *size ring* gets everything, and may drop. Both feed the same streams, to which what they
+have already seen is a repetition: so nothing needs to know which ring a packet came by, only that they are looked at in
+the order of time.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+import structlog
+
+from exporter.config import CaptureConfig
+from exporter.events import Event, Origin, Sink, StreamUnparsed
+from exporter.sources.capture import sockets
+from exporter.sources.capture.flows import Flows
+from exporter.sources.capture.opening import Rings
+from exporter.sources.capture.ring import ETHERTYPE_OFFSET, PACKET_HEADER, Ring
+from exporter.wire.connection import ConnectionObserver
+from exporter.wire.flow import Flow, Losses, PacketClock
+from exporter.wire.packet import Malformed, Memory, parse
+from exporter.wire.tcp import MASK
+from exporter.wire.upgrade import UpgradeRequest
+from exporter.wire.websocket import OutOfStep, Watch
+
+AT_ONCE: Final = 1024
+"""Packets looked at before others get their turn: about a millisecond."""
+
+SWEEP: Final = 0.1
+"""Seconds between looks at what waits."""
+
+LATE: Final = 90_000_000
+"""Nanoseconds for which a packet of the lifecycle ring waits for the size ring, which may be 60 ms behind."""
+
+DROPS_MATTER: Final = 10_000_000_000
+"""Nanoseconds after a drop in which a gap is taken for one of the capture's own."""
+
+DROPPED_GAP: Final = 300_000_000
+NETWORK_GAP: Final = 10_000_000_000
+"""Nanoseconds for which a gap is held where packets were dropped, and where the network alone can have lost them: what
+it lost is sent again. 0.3 s were too short for that."""
+
+RECONCILE: Final = 30.0
+RECONCILE_AFTER_DROPS: Final = 2.0
+"""Seconds between looks at the kernel's own connections."""
+
+GROWTH: Final = 2
+GROWTH_PAUSE: Final = 1.0
+"""By what the size ring grows when it drops, and seconds between two growths."""
+
+SHED_AFTER: Final = 30.0
+SHED_FOR: Final = 60.0
+"""Seconds of ceaseless drops after which sizes are given up, and for how long."""
+
+_IPV4_NO_OPTIONS: Final = 0x45
+_FAST: Final = Struct(">2xH2xHxB14xI4xH")
+"""Of an IPv4 packet without options: total length, fragment, protocol, TCP's sequence number, its offset and flags."""
+_ENDS: Final = 0x07
+_FRAGMENT: Final = 0x3FFF
+_TCP: Final = 6
+_NEVER: Final = 1 << 63
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Heard:
+    """Passes events on, and notes what tells whether there is anything to understand."""
+
+    sink: Sink
+    tls: int = 0
+    understood: bool = False
+
+    def emit(self, event: Event) -> None:
+        """Take one event."""
+        if isinstance(event, StreamUnparsed):
+            self.tls += event.reason == "tls"
+        else:
+            self.understood = True
+        self.sink.emit(event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A packet of the lifecycle ring: when it was seen, its ethertype, and its bytes."""
+
+    at: int
+    protocol: int
+    data: bytes
+
+
+class Capture:
+    """Follows the connections of one port through the rings of one interface.
+
+    `choose` finds what to watch for an opening handshake; streams that are not understood count for `origin`.
+    `ring_limit` is to how many bytes the size ring may grow. `losses` says what was missed, `drops` (packets) by ring.
+    """
+
+    def __init__(
+        self,
+        config: CaptureConfig,
+        rings: Rings,
+        choose: Callable[[UpgradeRequest], Watch],
+        *,
+        origin: Origin,
+        sink: Sink,
+        ring_limit: int,
+    ) -> None:
+        self._config = config
+        self._choose = choose
+        self._origin = origin
+        self._heard = _Heard(sink)
+        self._ring_limit = ring_limit
+        self._lifecycle = rings.lifecycle
+        self._size = rings.size
+        self._clock = PacketClock()
+        self.losses = Losses(by_design=rings.size is None)
+        self.drops = {"lifecycle": 0, "size": 0}
+        self._flows = Flows(config.port, self._observe, self._clock, self.losses)
+        self._kept: deque[_Kept] = deque()
+        self._block: tuple[int, int] | None = None  # of the size ring: where the next packet is, and how many are left
+        self._walking = False
+        self._dropped_at = -_NEVER
+        self._dropping_since: float | None = None
+        self._grown_at = float("-inf")
+        self._shed_until: float | None = None
+        self._complained_of_tls = False
+        self._last_complaint = float("-inf")
+
+    @property
+    def connections(self) -> int:
+        """Connections that are followed."""
+        return len(self._flows.flows)
+
+    @property
+    def lifecycle_only(self) -> bool:
+        """Whether sizes are not looked at, by configuration or because there was no keeping up."""
+        return self._size is None or self._shed_until is not None
+
+    @property
+    def ring_bytes(self) -> dict[str, int]:
+        """Bytes of each ring."""
+        return {"lifecycle": self._lifecycle.size, "size": 0 if self._size is None else self._size.size}
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._lifecycle.fileno(), self._take_lifecycle)
+        if self._size is not None:
+            loop.add_reader(self._size.fileno(), self._take_sizes)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sweep())
+                tasks.create_task(self._reconcile())
+        finally:
+            loop.remove_reader(self._lifecycle.fileno())
+            if self._size is not None:
+                loop.remove_reader(self._size.fileno())
+            self.close()
+
+    def close(self) -> None:
+        """Give the rings back."""
+        self._lifecycle.close()
+        if self._size is not None:
+            self._size.close()
+
+    def catch_up(self) -> None:
+        """Take all that the kernel has seen so far."""
+        self._take_lifecycle()
+        while self._size is not None and not self.lifecycle_only and self._walk(self._size):
+            pass
+        self._settle(_NEVER)
+
+    def _observe(self, address: str) -> ConnectionObserver:
+        return ConnectionObserver(
+            self._choose, origin=self._origin, sink=self._heard, clock=self._clock, address=address
+        )
+
+    # The rings.
+
+    def _take_lifecycle(self) -> None:
+        """Keep what the lifecycle ring has until the size ring has come as far."""
+        ring = self._lifecycle
+        while (block := ring.block()) is not None:
+            offset, packets = block
+            memory = ring.memory
+            for _ in range(packets):
+                following, sec, nsec, captured, _, _, _, net = PACKET_HEADER.unpack_from(memory, offset)
+                protocol = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
+                begin = offset + net
+                at = sec * 1_000_000_000 + nsec
+                self._kept.append(_Kept(at, protocol, memory[begin : begin + captured]))
+                offset += following
+            ring.release()
+        if self.lifecycle_only:
+            self._settle(_NEVER)
+
+    def _take_sizes(self) -> None:
+        """Look at what the size ring has, a part at a time."""
+        if self._walking or self._size is None:
+            return
+        self._walking = self._walk(self._size)
+        if self._walking:
+            asyncio.get_running_loop().call_soon(self._walk_on)
+
+    def _walk_on(self) -> None:
+        self._walking = False
+        self._take_sizes()
+
+    def _walk(self, ring: Ring) -> bool:
+        """Look at the next packets of the size ring. Returns whether there may be more.
+
+        This is the hot path: a segment that comes as expected goes from the ring straight to its frame meter.
+        """
+        block = self._block or ring.block()
+        if block is None:
+            self._note_drops()
+            return False
+        self._clock.offset = time.time_ns() - time.monotonic_ns()
+        offset, packets = block
+        memory = ring.memory
+        header, fast = PACKET_HEADER.unpack_from, _FAST.unpack_from
+        streams, clock, kept = self._flows.streams, self._clock, self._kept
+        due = kept[0].at if kept else _NEVER
+        now = min(packets, AT_ONCE)
+        with memoryview(memory) as view:
+            for _ in range(now):
+                following, sec, nsec, captured, _, _, _, net = header(memory, offset)
+                at = sec * 1_000_000_000 + nsec
+                if at >= due:
+                    self._settle(at)
+                    due = kept[0].at if kept else _NEVER
+                ip = offset + net
+                stream = streams.get(memory[ip + 12 : ip + 24])
+                if stream is not None and memory[ip] == _IPV4_NO_OPTIONS:
+                    total, fragment, protocol, sequence, shape = fast(memory, ip)
+                    begin, end = ip + 20 + (shape >> 10 & 0x3C), ip + total
+                    if (
+                        sequence == stream.expected
+                        and not (shape & _ENDS or fragment & _FRAGMENT)
+                        and protocol == _TCP
+                        and begin < end
+                        and total <= captured
+                    ):
+                        clock.at = at
+                        stream.expected = sequence + end - begin & MASK
+                        try:
+                            with view[begin:end] as data:
+                                stream.feed(data)
+                        except OutOfStep:
+                            self._flow_of(stream).out_of_step(stream)
+                        except Exception as fault:
+                            self._failed(self._flow_of(stream), fault)
+                        offset += following
+                        continue
+                ethertype = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
+                self._packet(view, ip, captured, ethertype, at)
+                offset += following
+        if now < packets:
+            self._block = (offset, packets - now)
+            return True
+        self._block = None
+        ring.release()
+        self._note_drops()
+        return True
+
+    def _settle(self, until: int) -> None:
+        """Take what the lifecycle ring has seen up to that time (nanoseconds)."""
+        self._clock.offset = time.time_ns() - time.monotonic_ns()
+        kept = self._kept
+        while kept and kept[0].at <= until:
+            packet = kept.popleft()
+            self._packet(packet.data, 0, len(packet.data), packet.protocol, packet.at)
+
+    def _packet(self, memory: Memory, begin: int, captured: int, protocol: int, at: int) -> None:
+        """Take any packet."""
+        try:
+            segment = parse(memory, begin, captured, protocol)
+        except Malformed:
+            self.losses.malformed += 1
+            return
+        if segment is None:
+            return
+        try:
+            with memoryview(memory)[segment.begin : segment.end] as data:
+                self._flows.segment(segment, data, at)
+        except Exception as fault:
+            self._complain("following a connection failed", exc_info=fault)
+
+    @staticmethod
+    def _flow_of(stream: object) -> Flow:
+        owner = stream.owner  # type: ignore[attr-defined]
+        assert isinstance(owner, Flow)
+        return owner
+
+    def _failed(self, flow: Flow, fault: Exception) -> None:
+        flow.fail()
+        self._complain("following a connection failed, it is not followed any more", exc_info=fault)
+
+    # What happens beside the packets.
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = time.time_ns()
+            self._take_lifecycle()
+            if self._size is None or self.lifecycle_only:
+                self._settle(_NEVER)
+            elif self._block is None and self._size.block() is None:
+                self._settle(now - LATE)
+            self._note_drops()
+            self.losses.recent = now - self._dropped_at < DROPS_MATTER
+            if self._flows.waiting:
+                self._flows.give_up(now if self.losses.by_design else now - self._gap())
+            self._flows.forget_ended(now)
+            self._shed_or_not()
+            self._see_tls()
+
+    def _gap(self) -> int:
+        return DROPPED_GAP if self.losses.recent else NETWORK_GAP
+
+    def _note_drops(self) -> None:
+        dropped = self._lifecycle.drops()
+        self.drops["lifecycle"] += dropped
+        if self._size is not None:
+            of_size = self._size.drops()
+            self.drops["size"] += of_size
+            dropped += of_size
+            if of_size and not self.lifecycle_only:
+                self._grow(self._size)
+        if dropped:
+            self._dropped_at = time.time_ns()
+            self.losses.recent = True
+
+    def _grow(self, ring: Ring) -> None:
+        """Packets were dropped for want of room."""
+        now = time.monotonic()
+        if ring.size >= self._ring_limit or now - self._grown_at < GROWTH_PAUSE or self._block is not None:
+            return
+        self._grown_at = now
+        try:
+            ring.resize(min(self._ring_limit, ring.size * GROWTH))
+        except OSError as error:
+            self._ring_limit = ring.size
+            _log.warning("size ring of a capture cannot grow", capture=str(self._config), reason=str(error.strerror))
+            return
+        _log.info("size ring of a capture has grown", capture=str(self._config), bytes=ring.size)
+
+    def _shed_or_not(self) -> None:
+        """Look at sizes no more while there is no keeping up, for a while."""
+        if self._size is None:
+            return
+        now = time.monotonic()
+        loop = asyncio.get_running_loop()
+        if self._shed_until is not None:
+            if now >= self._shed_until:
+                self._shed_until = None
+                self.losses.by_design = False
+                self._dropping_since = None
+                while self._size.block() is not None:  # long past
+                    self._size.release()
+                loop.add_reader(self._size.fileno(), self._take_sizes)
+                _log.info("sizes are captured again", capture=str(self._config))
+            return
+        if time.time_ns() - self._dropped_at > 1_000_000_000:
+            self._dropping_since = None
+            return
+        if self._dropping_since is None:
+            self._dropping_since = now
+        elif now - self._dropping_since > SHED_AFTER:
+            self._shed_until = now + SHED_FOR
+            self.losses.by_design = True
+            self._block = None
+            loop.remove_reader(self._size.fileno())
+            _log.warning(
+                "sizes are not captured for a while, there is no keeping up with the packets",
+                capture=str(self._config),
+                seconds=SHED_FOR,
+            )
+
+    def _see_tls(self) -> None:
+        """Say once that there is nothing to see."""
+        if self._complained_of_tls or self._heard.understood or not self._heard.tls + self._flows.tls:
+            return
+        self._complained_of_tls = True
+        _log.warning(
+            "only TLS is seen, closes and messages cannot be: capture behind the terminator where it is plain text,"
+            " or use a tap there or the webhook",
+            capture=str(self._config),
+            target=self._origin.target,
+        )
+
+    async def _reconcile(self) -> None:
+        """Compare with the kernel's connections: what ended unseen must not stay."""
+        while True:
+            await asyncio.sleep(RECONCILE_AFTER_DROPS if self.losses.recent else RECONCILE)
+            asked = time.time_ns()
+            known = await asyncio.to_thread(sockets.established, self._config.port)
+            if known is not None:
+                self._flows.reconcile(frozenset(known), asked - 1_000_000_000)
+
+    def _complain(self, sentence: str, **details: object) -> None:
+        """Log an error, one a second at most."""
+        now = time.monotonic()
+        if now - self._last_complaint >= 1.0:
+            self._last_complaint = now
+            _log.error(sentence, capture=str(self._config), **details)

@@ -1,0 +1,228 @@
+"""Which connection does a packet belong to? All connections of one captured port.
+
+Nothing is kept of a SYN, which anybody can send: a connection begins with the service's answer to it. One that began
+before the capture did is followed as soon as its frames can be told.
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+from struct import Struct
+from typing import Final
+
+from exporter.wire.connection import ConnectionObserver
+from exporter.wire.flow import Flow, Losses, PacketClock
+from exporter.wire.frames import Chunk
+from exporter.wire.packet import ACK, FIN, RST, SYN, Segment
+from exporter.wire.tcp import MASK, NEVER, Stream
+
+ENDED_FOR: Final = 10_000_000_000
+"""Nanoseconds for which an ended connection is remembered: late duplicates of its packets are no new one."""
+
+MOST_OPENED: Final = 16_384
+"""Connections remembered that were opened and have not said anything yet; of more, the oldest are forgotten."""
+
+MOST_RIVALS: Final = 1024
+"""SYNs remembered for the addresses of connections that are there already."""
+
+MOST_FLOWS: Final = 200_000
+"""Connections followed at a time. Packets of more are counted as malformed: so many are made up."""
+
+UNKNOWN_FOR: Final = 60_000_000_000
+"""Nanoseconds for which something is kept that has said nothing, is no WebSocket and unknown to the kernel."""
+
+_PORTS: Final = Struct(">HH")
+_TLS_STARTS: Final = (b"\x16\x03", b"\x17\x03")
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+
+
+def key_of(segment: Segment) -> bytes:
+    """By which the direction of a segment is found: addresses and ports, as they are on the wire."""
+    return segment.source + segment.destination + _PORTS.pack(segment.source_port, segment.destination_port)
+
+
+def reverse_of(segment: Segment) -> bytes:
+    """The key of the other direction."""
+    return segment.destination + segment.source + _PORTS.pack(segment.destination_port, segment.source_port)
+
+
+def address_text(address: bytes) -> str:
+    """An IP address in words; a mapped IPv4 address is one."""
+    if len(address) == 16 and address.startswith(_MAPPED):
+        address = address[len(_MAPPED) :]
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+
+
+class Flows:
+    """The connections of one captured port, by either direction's key. `waiting` are those that hold something.
+
+    `observe` makes the observer of a client's address; `tls` is how many connections spoke TLS, `understood` how many
+    turned out to speak anything that can be followed.
+    """
+
+    def __init__(
+        self, port: int, observe: Callable[[str], ConnectionObserver], clock: PacketClock, losses: Losses
+    ) -> None:
+        self._port = port
+        self._observe = observe
+        self._clock = clock
+        self._losses = losses
+        self.streams: dict[bytes, Stream] = {}
+        self.waiting: set[Flow] = set()
+        self.tls = 0
+        self._flows: dict[bytes, Flow] = {}
+        self._opened: dict[bytes, tuple[int, int]] = {}  # the next sequence numbers of client and server
+        self._rivals: dict[bytes, int] = {}
+        self._ended: dict[bytes, tuple[int, int]] = {}  # when, and where the server's stream began
+
+    @property
+    def flows(self) -> Mapping[bytes, Flow]:
+        """The connections by the client's key."""
+        return self._flows
+
+    def segment(self, segment: Segment, data: Chunk, at: int) -> None:
+        """Take a segment whose bytes are `data`, seen `at` that time."""
+        to_server = segment.destination_port == self._port
+        if not to_server and segment.source_port != self._port:
+            return
+        key, reverse = key_of(segment), reverse_of(segment)
+        client_key = key if to_server else reverse
+        flags = segment.flags
+        if flags & SYN:
+            self._syn(client_key, segment, to_server=to_server)
+            return
+        stream = self.streams.get(key)
+        if stream is None:
+            stream = self._begin(key, client_key, segment, data, at)
+            if stream is None:
+                return
+        elif to_server and data[:4] == b"GET " and self._flows[client_key].undetermined:
+            stream = self._begin_http(client_key, segment)
+        flow = self._flows[client_key]
+        if flags & RST:
+            flow.reset(stream, segment.sequence, segment.acknowledgment if flags & ACK else None, at)
+        else:
+            flow.segment(stream, segment.sequence, data, at, fin=bool(flags & FIN))
+        self.settle(client_key, flow)
+
+    def settle(self, client_key: bytes, flow: Flow) -> None:
+        """Put a connection where it belongs by what has become of it."""
+        if flow.over:
+            self._remove(client_key, flow)
+            flow.finish()
+        elif flow.waits:
+            self.waiting.add(flow)
+        else:
+            self.waiting.discard(flow)
+
+    def give_up(self, before: int) -> None:
+        """Wait no longer for what was missed before that time (nanoseconds)."""
+        for client_key, flow in [(key, flow) for key, flow in self._waiting_by_key() if flow.waits]:
+            flow.give_up(before)
+            self.settle(client_key, flow)
+
+    def forget_ended(self, now: int) -> None:
+        """Forget what ended long enough ago."""
+        for key, (at, _) in list(self._ended.items()):
+            if now - at < ENDED_FOR:
+                break
+            del self._ended[key]
+
+    def reconcile(self, known: frozenset[bytes], asked: int) -> None:
+        """End what the kernel knew and does not know any more; `known` are its connections, by the client's key.
+
+        Only what has been silent since before it was `asked` (nanoseconds): what is new may not have been there yet.
+        """
+        for client_key, flow in list(self._flows.items()):
+            if client_key in known:
+                flow.confirmed = True
+            elif flow.seen_at < asked and flow.confirmed:
+                self._remove(client_key, flow)
+                flow.finish(vanished=True)
+            elif flow.seen_at < asked - UNKNOWN_FOR and not flow.is_websocket:
+                self._remove(client_key, flow)
+
+    def _waiting_by_key(self) -> list[tuple[bytes, Flow]]:
+        waiting = self.waiting
+        return [(key, flow) for key, flow in self._flows.items() if flow in waiting] if waiting else []
+
+    def _syn(self, client_key: bytes, segment: Segment, *, to_server: bool) -> None:
+        """A connection is asked for, or begins (RFC 9293 section 3.5)."""
+        live = self._flows.get(client_key)
+        if to_server:
+            if live is not None:
+                self._rivals[client_key] = segment.sequence + 1 & MASK
+                _shorten(self._rivals, MOST_RIVALS)
+            return
+        if not segment.flags & ACK:
+            return
+        server_next = segment.sequence + 1 & MASK
+        ended = self._ended.get(client_key)
+        if ended is not None and ended[1] == server_next:
+            return
+        if live is not None:
+            # Only if the client has asked anew is an answer the end of what was there: anybody may send one.
+            if live.server_began == server_next or self._rivals.get(client_key) != segment.acknowledgment:
+                return
+            self._remove(client_key, live)
+            live.finish(vanished=True)
+        self._opened[client_key] = (segment.acknowledgment, server_next)
+        _shorten(self._opened, MOST_OPENED)
+
+    def _begin(self, key: bytes, client_key: bytes, segment: Segment, data: Chunk, at: int) -> Stream | None:
+        """The first segment of a connection behind its SYNs; None if it is none to follow."""
+        opened = self._opened.pop(client_key, None)
+        if opened is None and (not data or client_key in self._ended or not segment.flags & ACK):
+            return None
+        if segment.flags & (FIN | RST) and not data:
+            return None  # it ended before anything was said
+        if len(self._flows) >= MOST_FLOWS:
+            self._losses.malformed += 1
+            return None
+        self._clock.at = at
+        if opened is None:
+            mine, other = segment.sequence, segment.acknowledgment
+            opened = (mine, other) if key == client_key else (other, mine)
+            if bytes(data[:2]) in _TLS_STARTS:
+                self.tls += 1
+            if key == client_key and data[:4] == b"GET ":
+                self._add(client_key, opened, fresh=True)
+            else:
+                self._add(client_key, opened, fresh=False)
+        else:
+            self._add(client_key, opened, fresh=True)
+        return self.streams[key]
+
+    def _begin_http(self, client_key: bytes, segment: Segment) -> Stream:
+        """What was not understood so far begins a request: that is where to start, and the server's answer is next."""
+        self._remove(client_key, self._flows[client_key])
+        self._add(client_key, (segment.sequence, segment.acknowledgment), fresh=True)
+        return self.streams[client_key]
+
+    def _add(self, client_key: bytes, opened: tuple[int, int], *, fresh: bool) -> None:
+        self._ended.pop(client_key, None)
+        self._rivals.pop(client_key, None)
+        width = (len(client_key) - _PORTS.size) // 2
+        observer = self._observe(address_text(client_key[:width]))
+        flow = Flow(observer, self._clock, self._losses, *opened, fresh=fresh)
+        self._flows[client_key] = flow
+        self.streams[client_key] = flow.client
+        self.streams[_reversed(client_key, width)] = flow.server
+
+    def _remove(self, client_key: bytes, flow: Flow) -> None:
+        del self._flows[client_key]
+        del self.streams[client_key]
+        del self.streams[_reversed(client_key, (len(client_key) - _PORTS.size) // 2)]
+        self.waiting.discard(flow)
+        if flow.server_began != NEVER:
+            self._ended.pop(client_key, None)
+        self._ended[client_key] = (self._clock.at, flow.server_began)
+
+
+def _reversed(key: bytes, width: int) -> bytes:
+    ports = 2 * width
+    return key[width:ports] + key[:width] + key[ports + 2 :] + key[ports : ports + 2]
+
+
+def _shorten(remembered: dict[bytes, int] | dict[bytes, tuple[int, int]], most: int) -> None:
+    if len(remembered) > most:
+        del remembered[next(iter(remembered))]

@@ -1,0 +1,277 @@
+"""One TCP connection as a capture sees it: two streams, their observer, and honesty about what was missed.
+
+A direction with a gap in it is *lost* until frames are found in it again. What a lost direction may have said is
+`unknown`, never a number.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from exporter.events import SIDES, Side
+from exporter.wire.connection import ConnectionObserver
+from exporter.wire.frames import Chunk, FrameMeter
+from exporter.wire.resync import Search
+from exporter.wire.tcp import NEVER, WIDE_WINDOW, WINDOW, Stream, ahead_of
+from exporter.wire.websocket import OutOfStep, WebSocket
+
+RESET_WINDOW: Final = 1 << 20
+"""Bytes ahead of what was seen that a RST may be. Beyond, it is forged, or of a connection that was before."""
+
+_NANOSECONDS: Final = 1_000_000_000
+
+
+class PacketClock:
+    """The time of the packet that is being looked at, in seconds on the monotonic clock.
+
+    `at` is its stamp (Unix time in nanoseconds), `offset` how much later than the monotonic clock that one is.
+    """
+
+    __slots__ = ("at", "offset")
+
+    def __init__(self) -> None:
+        self.at = 0
+        self.offset = 0
+
+    def __call__(self) -> float:
+        """Now, for whoever watches what the packets bring."""
+        return (self.at - self.offset) / _NANOSECONDS
+
+
+@dataclass(slots=True)
+class Losses:
+    """What a capture missed, since it began: the whole truth about its own gaps.
+
+    `directions` were lost, of which `resyncs` were found again; `missed_bytes` of TCP payload were not looked at;
+    `malformed` packets made no sense, or were out of their connection's window. `recent` is whether the kernel has
+    dropped packets lately: then a gap is no network's.
+    """
+
+    directions: int = 0
+    resyncs: int = 0
+    missed_bytes: int = 0
+    malformed: int = 0
+    recent: bool = False
+    by_design: bool = False  # closes only: what is not looked at is not missed
+
+    def hesitant(self) -> bool:
+        """Whether what is seen first may not have happened first."""
+        return self.recent or self.by_design
+
+
+class Flow:
+    """Follows one connection. `over` is whether it has ended; then `finish` it.
+
+    `client_next` and `server_next` are the sequence numbers at which the streams begin. A flow that is not `fresh`
+    began before: whether it is a WebSocket at all will show.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_losses",
+        "_missed",
+        "_observer",
+        "_searches",
+        "client",
+        "confirmed",
+        "over",
+        "seen_at",
+        "server",
+        "server_began",
+    )
+
+    def __init__(
+        self,
+        observer: ConnectionObserver,
+        clock: PacketClock,
+        losses: Losses,
+        client_next: int,
+        server_next: int,
+        *,
+        fresh: bool = True,
+    ) -> None:
+        self._observer = observer
+        self._clock = clock
+        self._losses = losses
+        self.client = Stream(self, "client", client_next, observer.from_client)
+        self.server = Stream(self, "server", server_next, observer.from_server)
+        self._searches: dict[Side, Search] = {} if fresh else {"client": Search("client"), "server": Search("server")}
+        self._missed: set[Side] = set()  # whose loss was counted
+        self.over = False
+        self.confirmed = False  # the kernel has said that it knows this connection
+        self.seen_at = clock.at
+        self.server_began = server_next if fresh else NEVER  # by which a repeated SYN is told from a new one
+
+    @property
+    def undetermined(self) -> bool:
+        """Whether it is not known (yet, or any more) what is spoken here."""
+        return bool(self._searches) and self._observer.websocket is None
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it is known to be a WebSocket."""
+        return self._observer.websocket is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is held until a gap closes."""
+        return self.client.waiting_since is not None or self.server.waiting_since is not None
+
+    def segment(self, stream: Stream, sequence: int, data: Chunk, at: int, *, fin: bool = False) -> None:
+        """Take a segment of one of the two streams."""
+        self._clock.at = self.seen_at = at
+        window = WIDE_WINDOW if self._losses.hesitant() else WINDOW
+        if not stream.segment(sequence, data, at, fin=fin, window=window):
+            self._losses.malformed += 1
+        elif stream.end != NEVER:
+            self._ended()
+
+    def reset(self, stream: Stream, sequence: int, acknowledgment: int | None, at: int) -> None:
+        """Take a RST of one side, if it is within its window. What the other has `acknowledged` was sent."""
+        self._clock.at = self.seen_at = at
+        ahead = ahead_of(sequence, stream.next) - (stream.end != NEVER)
+        if not -1 <= ahead <= (WIDE_WINDOW if self._losses.hesitant() else RESET_WINDOW):
+            self._losses.malformed += 1
+            return
+        self._catch_up()
+        self._sent(stream, sequence)
+        if acknowledgment is not None:
+            self._sent(self.server if stream is self.client else self.client, acknowledgment)
+        self._observer.transport_ended(stream.side, "reset")
+        self.over = True
+
+    def give_up(self, before: int) -> None:
+        """Wait no longer for what has been missing since before that time (nanoseconds)."""
+        for stream in (self.client, self.server):
+            while (since := stream.waiting_since) is not None and since < before:
+                stream.give_up()
+        self._ended()
+
+    def finish(self, *, vanished: bool = False) -> None:
+        """It is over: emit what is owed. One that `vanished` may have ended in any way."""
+        self._catch_up()
+        if vanished:
+            for stream in (self.client, self.server):
+                self._lose(stream)
+        self._observer.finish()
+
+    def out_of_step(self, stream: Stream) -> None:
+        """What a stream says makes no sense any more, since something of it was missed."""
+        self._lose(stream)
+
+    def fail(self) -> None:
+        """Stop following after a fault of our own."""
+        self._searches = {}
+        self._observer.fail()
+
+    # What the streams tell (tcp.StreamOwner).
+
+    def take(self, stream: Stream, data: Chunk, at: int) -> None:
+        """The next bytes of a stream, seen `at` that time."""
+        self._clock.at = at
+        search = self._searches.get(stream.side) if self._searches else None
+        if search is not None:
+            self._look(stream, search, bytes(data))
+            return
+        observer = self._observer
+        try:
+            (observer.from_client if stream is self.client else observer.from_server)(data)
+        except OutOfStep:
+            self._lose(stream)
+            return
+        if not stream.direct and not self._searches:
+            self._go_straight()
+
+    def known_payload(self, stream: Stream) -> int:
+        """How many of the next bytes need not be seen."""
+        return 0 if stream.side in self._searches else self._observer.ahead(stream.side)
+
+    def gap(self, stream: Stream, size: int) -> None:
+        """Bytes of a stream will never be seen."""
+        if not self._losses.by_design and not self.undetermined:
+            self._losses.missed_bytes += size
+        search = self._searches.get(stream.side)
+        if search is not None:
+            search.gap()
+        else:
+            self._lose(stream)
+
+    def _go_straight(self) -> None:
+        """Once it is a WebSocket, or nothing to be followed, segments need nobody between them and their meter."""
+        websocket = self._observer.websocket
+        if websocket is None and self._observer.understood:
+            return
+        if websocket is not None:
+            websocket.hesitant = self._losses.hesitant
+        self.client.feed, self.server.feed = self._observer.from_client, self._observer.from_server
+        self.client.direct = self.server.direct = True
+
+    def _lose(self, stream: Stream) -> None:
+        stream.direct = False
+        stream.slow()
+        side = stream.side
+        websocket = self._observer.websocket
+        if websocket is None:
+            if self._observer.understood:
+                self._observer.unparsed("packets_missed")
+                self._searches = {"client": Search("client"), "server": Search("server")}
+                for one in (self.client, self.server):
+                    one.direct = False
+                    one.slow()
+            return
+        websocket.incomplete |= {side}
+        websocket.lost |= {side}
+        if side not in self._searches:
+            self._searches[side] = Search(side)
+            if not self._losses.by_design:
+                self._missed.add(side)
+                self._losses.directions += 1
+
+    def _look(self, stream: Stream, search: Search, data: bytes) -> None:
+        """See whether frames can be told again in what a lost side says."""
+        found = search.segment(data)
+        websocket = self._observer.websocket
+        if found is None:
+            if websocket is not None:
+                websocket.lost |= {stream.side}
+                self._losses.missed_bytes += 0 if self._losses.by_design else len(data)
+            return
+        if websocket is None:
+            websocket = self._observer.attach()
+            websocket.hesitant = self._losses.hesitant
+            websocket.incomplete = frozenset(SIDES)
+            websocket.lost = frozenset(side for side, one in self._searches.items() if one.began)
+        del self._searches[stream.side]
+        if stream.side in self._missed:
+            self._missed.discard(stream.side)
+            self._losses.resyncs += 1
+        websocket.lost -= {stream.side}
+        meter = _meter(websocket, stream.side)
+        meter.resume(max(0, found - len(data)))
+        stream.feed = meter.feed
+        stream.direct = True
+        try:
+            meter.feed(data[found:])
+        except OutOfStep:
+            self._lose(stream)
+
+    def _catch_up(self) -> None:
+        """Nothing more will come: what is held is all there is."""
+        for stream in (self.client, self.server):
+            while stream.waiting_since is not None:
+                stream.give_up()
+
+    def _sent(self, stream: Stream, sequence: int) -> None:
+        """Learn that everything before a sequence number was sent. A FIN takes up one."""
+        size = ahead_of(sequence, stream.next) - (stream.end != NEVER)
+        if 0 < size <= WIDE_WINDOW:
+            self.gap(stream, size)
+
+    def _ended(self) -> None:
+        for stream in (self.client, self.server):
+            if stream.finished:
+                self._observer.transport_ended(stream.side, "fin")
+        self.over = self.over or (self.client.finished and self.server.finished)
+
+
+def _meter(websocket: WebSocket, side: Side) -> FrameMeter:
+    return websocket.client if side == "client" else websocket.server

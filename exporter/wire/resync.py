@@ -1,0 +1,195 @@
+"""Where does a frame begin? Finding back into one direction of a WebSocket whose bytes were not all seen.
+
+A segment often begins with a frame. Each segment's beginning is tried as one, and believed once enough frames follow
+each other from there. For random payload the odds of being fooled are about 1e-8 (two frames that end exactly with a
+segment).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from exporter.closecodes import legal_on_wire
+from exporter.events import Side
+from exporter.wire.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    CONTROL_BIT,
+    FIN,
+    LENGTH,
+    LENGTH_16,
+    LONGEST_CONTROL,
+    MASK,
+    MASKING_KEY,
+    OPCODE,
+    PONG,
+    RSV,
+    RSV1,
+    parse_close,
+    unmask,
+)
+from exporter.wire.sizes import SHORTEST_EXTENDED
+
+ENOUGH: Final = 4
+"""Frames in a row that are believed wherever they end."""
+
+ENOUGH_AT_AN_END: Final = 2
+"""Frames in a row that are believed if the last of them ends exactly with a segment."""
+
+ENOUGH_INSIDE: Final = 3
+"""Frames in a row that are believed where the first was found within a segment."""
+
+MOST_CANDIDATES: Final = 8
+"""Beginnings that are followed at a time."""
+
+LONGEST: Final = 1 << 32
+"""Bytes of payload; a header that declares more is not believed here."""
+
+_LARGE_FRAME: Final = re.compile(rb"[\x81\x82\xc1\xc2][\x7f\xff]\x00\x00\x00\x00", re.DOTALL)
+
+
+class Header(NamedTuple):
+    """A frame's header: its first byte, the bytes of header and payload."""
+
+    first: int
+    size: int
+    length: int
+
+
+def header_at(data: bytes, at: int, side: Side) -> Header | None:
+    """The header that begins at `at`, if `side` may send it (RFC 6455 section 5.2); None if it may not.
+
+    Raises:
+        IndexError: there is less than a header.
+    """
+    first, second = data[at], data[at + 1]
+    opcode, length = first & OPCODE, second & LENGTH
+    rsv = first & RSV
+    if bool(second & MASK) != (side == "client") or BINARY < opcode < CLOSE or opcode > PONG:
+        return None
+    if rsv and not (rsv == RSV1 and CONTINUATION < opcode <= BINARY):
+        return None
+    if opcode & CONTROL_BIT and (not first & FIN or length > LONGEST_CONTROL):
+        return None
+    extended = 0 if length < LENGTH_16 else 2 if length == LENGTH_16 else 8
+    size = 2 + extended + (MASKING_KEY if side == "client" else 0)
+    if at + size > len(data):
+        raise IndexError
+    if extended:
+        length = int.from_bytes(data[at + 2 : at + 2 + extended])
+        if not (SHORTEST_EXTENDED if extended == 2 else 1 << 16) <= length <= LONGEST:
+            return None
+    return Header(first, size, length)
+
+
+def is_close(data: bytes, side: Side) -> bool:
+    """Whether `data` is exactly one Close frame that makes sense, as `side` sends it."""
+    try:
+        header = header_at(data, 0, side)
+    except IndexError:
+        return False
+    if header is None or header.first != FIN | CLOSE or header.size + header.length != len(data):
+        return False
+    payload = data[header.size :]
+    if side == "client":
+        payload = unmask(payload, data[header.size - MASKING_KEY : header.size]) if payload else payload
+    close = parse_close(payload)
+    return not close.malformed and (close.code is None or legal_on_wire(close.code))
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """Frames believed to follow each other; the next header is `ahead` bytes behind the end of what was seen."""
+
+    needed: int
+    ahead: int = 0
+    frames: int = 0
+    messages: int = 0  # of these frames, those that are no continuation
+    in_message: bool | None = None  # not known before the first data frame
+    part: bytes = b""  # of a header
+
+    def frame(self, header: Header) -> bool:
+        """Take the next frame. Returns whether it may follow the others (section 5.4)."""
+        opcode = header.first & OPCODE
+        if not opcode & CONTROL_BIT:
+            if self.in_message is not None and self.in_message != (opcode == CONTINUATION):
+                return False
+            self.in_message = not header.first & FIN
+        self.frames += 1
+        self.messages += opcode != CONTINUATION
+        return True
+
+
+class Search:
+    """Follows possible beginnings of frames through the segments of one side. `began` is whether there were any."""
+
+    __slots__ = ("_candidates", "_side", "began")
+
+    def __init__(self, side: Side) -> None:
+        self.began = False
+        self._side: Side = side
+        self._candidates: list[_Candidate] = []
+
+    def gap(self) -> None:
+        """Bytes are missing: what was believed of what comes next is void."""
+        self.began = True
+        self._candidates.clear()
+
+    def segment(self, data: bytes) -> int | None:
+        """Take the next segment. Returns where in it a frame begins for sure, or how far behind its beginning."""
+        self.began = True
+        if is_close(data, self._side):
+            return 0
+        found = self._follow(data)
+        if found is not None:
+            return found
+        for begin, needed in ((0, ENOUGH), *((match.start(), ENOUGH_INSIDE) for match in self._inside(data))):
+            candidate = _Candidate(needed)
+            if not self._advance(candidate, data, begin):
+                continue
+            if self._enough(candidate):
+                return begin
+            if candidate.frames:
+                self._candidates.append(candidate)
+        if len(self._candidates) > MOST_CANDIDATES:
+            # One that declares absurd lengths could stay for ever.
+            self._candidates.sort(key=lambda candidate: candidate.ahead)
+            del self._candidates[MOST_CANDIDATES:]
+        return None
+
+    def _inside(self, data: bytes) -> list[re.Match[bytes]]:
+        return [] if self._candidates else list(_LARGE_FRAME.finditer(data, 1))[:MOST_CANDIDATES]
+
+    def _follow(self, data: bytes) -> int | None:
+        going_on = []
+        for candidate in self._candidates:
+            if self._advance(candidate, data, 0):
+                if self._enough(candidate):
+                    return len(data) + candidate.ahead
+                going_on.append(candidate)
+        self._candidates = going_on
+        return None
+
+    def _advance(self, candidate: _Candidate, data: bytes, begin: int) -> bool:
+        """Follow a candidate through `data` from `begin` on. Returns whether it may still be one."""
+        if candidate.part:
+            data, candidate.part = candidate.part + data, b""
+        at = begin + candidate.ahead
+        while at < len(data):
+            try:
+                header = header_at(data, at, self._side)
+            except IndexError:
+                candidate.part = data[at:]
+                candidate.ahead = 0
+                return True
+            if header is None or not candidate.frame(header):
+                return False
+            at += header.size + header.length
+        candidate.ahead = at - len(data)
+        return True
+
+    def _enough(self, candidate: _Candidate) -> bool:
+        if candidate.part or not candidate.messages:
+            return False
+        return candidate.frames >= (candidate.needed if candidate.ahead else ENOUGH_AT_AN_END)
