@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 CLOSES: Final = "websocket_closes_total"
 MESSAGES: Final = "websocket_message_size_bytes_count"
+BYTES: Final = "websocket_message_size_bytes_sum"
+SIZES: Final = "websocket_message_size_bytes_bucket"
 HANDSHAKES: Final = "websocket_handshakes_total"
 ACTIVE: Final = "websocket_connections_active"
 UP: Final = "websocket_exporter_capture_up"
