@@ -73,12 +73,19 @@ def open_for_inheritance(config: CaptureConfig) -> tuple[socket.socket, socket.s
     """
     with _explained(config):
         socket.if_nametoindex(config.interface)
-        sockets = _socket(config, None), _socket(config, None)
+        sockets = packet_socket(), packet_socket()
         programs = bpf.lifecycle_filter(config.port), bpf.size_filter(config.port)
         for sock, program in zip(sockets, programs, strict=True):
             _attach(sock, program)
             sock.setsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
         return sockets
+
+
+def packet_socket() -> socket.socket:
+    """A cooked packet socket, which receives nothing before it is bound. Raises OSError."""
+    if not hasattr(socket, "AF_PACKET"):
+        raise OSError(errno.EAFNOSUPPORT, "Linux alone has packet sockets")
+    return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
 
 
 def _ring(config: CaptureConfig, sock: socket.socket, program: bytes, size: int, block: int, timeout_ms: int) -> Ring:
@@ -103,11 +110,9 @@ def _ring(config: CaptureConfig, sock: socket.socket, program: bytes, size: int,
 
 
 def _socket(config: CaptureConfig, fd: int | None) -> socket.socket:
-    """A cooked packet socket that receives nothing yet, or the one that was inherited."""
-    if not hasattr(socket, "AF_PACKET"):
-        raise OSError(errno.EAFNOSUPPORT, "Linux alone has packet sockets")
+    """A packet socket of our own, or the one that was inherited."""
     if fd is None:
-        return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        return packet_socket()
     try:
         sock = socket.socket(fileno=fd)
     except OSError as error:

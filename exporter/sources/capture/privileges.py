@@ -18,8 +18,6 @@ NET_RAW: Final = 13
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_CAP_AMBIENT: Final = 47
-_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _HEADER: Final = struct.pack("=Ii", 0x20080522, 0)  # version 3 of linux/capability.h, this thread
 _TASKS: Final = Path("/proc/self/task")
 
@@ -41,13 +39,13 @@ def drop_capabilities(keep: frozenset[int] = frozenset()) -> None:
     kept = sum(1 << capability for capability in keep) & permitted
     # A program that root executes gets whatever is in the bounding set, and dropping from that takes SETPCAP: this does
     # not, and is for good too.
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     for capability in _bounding_set():
         if capability not in keep and _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
             break
     low, high = kept & 0xFFFFFFFF, kept >> 32
-    sets = struct.pack("=6I", low, low, 0, high, high, 0)  # effective, permitted, inheritable
+    # Effective, permitted, inheritable; the ambient set loses what is not in the last two.
+    sets = struct.pack("=6I", low, low, 0, high, high, 0)
     _check(_libc.capset(_HEADER, sets))
     _check_threads(kept)
 
@@ -59,10 +57,6 @@ def _bounding_set() -> Iterator[int]:
         if there:
             yield capability
         capability += 1
-
-
-def _prctl(option: int, argument: int) -> None:
-    _check(_libc.prctl(option, argument, 0, 0, 0))
 
 
 def _check(result: int) -> None:
