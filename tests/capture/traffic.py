@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -51,20 +51,18 @@ PATTERNS: Final = {
 }
 
 
-def options(pattern: Pattern) -> dict[str, object]:
-    return {
-        "compression": None,
-        "max_size": None,
-        "max_queue": None,  # or who closes would not read up to the answer
-        "ping_interval": None if pattern.burst else PING,
-        "ping_timeout": None,
-    }
+OPTIONS: Final[dict[str, Any]] = {
+    "compression": None,
+    "max_size": None,
+    "max_queue": None,  # or who closes would not read up to the answer
+    "ping_timeout": None,
+}
 
 
 async def serve_until_terminated() -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    async with serve(answer, "127.0.0.1", 0, compression=None, max_size=None, ping_interval=PING * 7) as server:
+    async with serve(answer, "127.0.0.1", 0, ping_interval=PING * 7, **OPTIONS) as server:
         print(f"listening {next(iter(server.sockets)).getsockname()[1]}", flush=True)
         await ended.wait()
 
@@ -106,11 +104,12 @@ async def send(connection: ClientConnection, message: bytes, burst: int) -> None
 
 async def talk(port: str, name: str, count: int) -> None:
     pattern = PATTERNS[name]
+    url = f"ws://127.0.0.1:{port}/{name}"
     waiting = set(range(count))
     connections: list[ClientConnection] = []
 
     async def one(number: int) -> None:
-        async with connect(f"ws://127.0.0.1:{port}/{name}", **options(pattern)) as connection:  # type: ignore[arg-type]
+        async with connect(url, ping_interval=None if pattern.burst else PING, **OPTIONS) as connection:
             connections.append(connection)
             with contextlib.suppress(ConnectionClosed):
                 await converse(connection, pattern, lambda: done(number))
