@@ -27,6 +27,7 @@ _LOAD_A: Final = 0x00  # a constant
 _LOAD_X: Final = 0x01
 _WORD_AT: Final = 0x20
 _HALF_AT: Final = 0x28
+_BYTE_AT: Final = 0x30
 _WORD_AT_X: Final = 0x40
 _HALF_AT_X: Final = 0x48
 _BYTE_AT_X: Final = 0x50
@@ -50,6 +51,8 @@ _RETURN: Final = 0x06
 _X_FROM_A: Final = 0x07
 
 _ETHERTYPE: Final = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL of linux/filter.h
+_PACKET_TYPE: Final = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE
+_OUTGOING: Final = 4  # PACKET_OUTGOING of linux/if_packet.h
 _IPV4: Final = 0x0800
 _IPV6: Final = 0x86DD
 _VLAN_TAGS: Final = (0x8100, 0x88A8)  # IEEE 802.1Q, and 802.1ad around it
@@ -134,13 +137,23 @@ def _network_layer() -> _Lines:
         _Op(_HALF_AT, _ETHERTYPE),
         *(_Op(_IF_EQUAL, tag, yes="tagged") for tag in _VLAN_TAGS),
         _Op(_JUMP, yes="untagged"),
-        "tagged",  # 4 bytes, of which the last two are the ethertype of what follows
+        "tagged",
+        # An outgoing packet begins behind its tags, unless it is one that is merely passed on.
+        _Op(_BYTE_AT, _PACKET_TYPE),
+        _Op(_IF_EQUAL, _OUTGOING, no="tag"),
+        _Op(_X_TO_M, _NETWORK),
+        _Op(_BYTE_AT, 0),
+        _Op(_AND, 0xF0),
+        _Op(_IF_EQUAL, 0x40, yes="ipv4"),
+        _Op(_IF_EQUAL, 0x60, yes="ipv6"),
+        "tag",  # 4 bytes, of which the last two are the ethertype of what follows
         _Op(_LOAD_X, 4),
         _Op(_HALF_AT, 2),
         "untagged",
         _Op(_X_TO_M, _NETWORK),
         _Op(_IF_EQUAL, _IPV6, yes="ipv6"),
         _Op(_IF_EQUAL, _IPV4, no="reject"),
+        "ipv4",
         _Op(_BYTE_AT_X, 9),
         _Op(_IF_EQUAL, _TCP, no="reject"),
         _Op(_HALF_AT_X, 6),
