@@ -16,9 +16,6 @@ SIZE_SNAP: Final = 0x40000
 LIFECYCLE_SNAP: Final = 16 << 10
 """Bytes of a packet that the lifecycle filter keeps: an HTTP head, or a Close frame."""
 
-MOST_CLOSE_SEGMENT: Final = 131
-"""Bytes of the longest Close frame: 2 of header, 4 of masking key, 125 of payload (RFC 6455 section 5.5)."""
-
 INSTRUCTION_SIZE: Final = 8
 """Bytes of a packed instruction: struct sock_filter of linux/filter.h."""
 
@@ -61,13 +58,13 @@ _OPTION_HEADERS: Final = (0, 43, 60)  # hop-by-hop, routing, destination: all of
 _OTHER_HEADERS: Final = (44, 51)  # fragment, authentication
 _FIN_SYN_RST: Final = 0x07
 _CLOSE: Final = 0x88  # a whole Close frame's first byte (RFC 6455 section 5.2)
+_MOST_PAYLOAD: Final = 125  # bytes, of a control frame (RFC 6455 section 5.5)
 
 # The scratch memory.
 _NETWORK: Final = 0  # where the network header begins
 _HEADERS: Final = 1  # bytes of network headers
 _LENGTH: Final = 2  # bytes from the network header on, then of the payload
-_SEGMENT: Final = 3  # where the TCP header begins
-_SECOND: Final = 4  # the second byte of what could be a Close frame
+_SECOND: Final = 3  # the second byte of what could be a Close frame
 
 
 class _Op(NamedTuple):
@@ -112,7 +109,6 @@ def _segments(port: int) -> _Lines:
         _Op(_A_FROM_M, _NETWORK),
         _Op(_ADD_X),
         _Op(_X_FROM_A),
-        _Op(_X_TO_M, _SEGMENT),
         _Op(_HALF_AT_X, 0),
         _Op(_IF_EQUAL, port, yes="ours"),
         _Op(_HALF_AT_X, 2),
@@ -133,8 +129,7 @@ def _segments(port: int) -> _Lines:
 def _network_layer() -> _Lines:
     """Leads to `segment`, with the scratch memory filled, for whatever has a TCP header."""
     return [
-        _Op(_LOAD_X, 0),
-        _Op(_HALF_AT, _ETHERTYPE),
+        _Op(_HALF_AT, _ETHERTYPE),  # while X is 0, as it is at first
         *(_Op(_IF_EQUAL, tag, yes="tagged") for tag in _VLAN_TAGS),
         _Op(_JUMP, yes="untagged"),
         "tagged",
@@ -192,7 +187,9 @@ def _beginnings() -> _Lines:
     """Behind `_segments`: falls through for a payload that is a Close frame or begins like an HTTP head."""
     return [
         _Op(_A_TO_M, _LENGTH),
-        _Op(_A_FROM_M, _SEGMENT),
+        _Op(_A_FROM_M, _NETWORK),
+        _Op(_ADD_X),
+        _Op(_X_FROM_M, _HEADERS),
         _Op(_ADD_X),
         _Op(_X_FROM_A),
         _Op(_BYTE_AT_X, 0),
@@ -210,9 +207,9 @@ def _beginnings() -> _Lines:
         _Op(_X_FROM_A),
         _Op(_A_FROM_M, _SECOND),
         _Op(_AND, 0x7F),
+        _Op(_IF_GREATER, _MOST_PAYLOAD, yes="reject"),
         _Op(_ADD_X),
         _Op(_ADD, 2),
-        _Op(_IF_GREATER, MOST_CLOSE_SEGMENT, yes="reject"),
         _Op(_X_FROM_A),
         _Op(_A_FROM_M, _LENGTH),
         _Op(_IF_EQUAL_X, no="reject"),
