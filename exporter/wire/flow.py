@@ -14,8 +14,9 @@ from exporter.wire.resync import Search
 from exporter.wire.tcp import NEVER, WIDE_WINDOW, WINDOW, Stream, ahead_of
 from exporter.wire.websocket import OutOfStep, WebSocket
 
-RESET_WINDOW: Final = 1 << 20
-"""Bytes ahead of what was seen that a RST may be. Beyond, it is forged, or of a connection that was before."""
+NEAR: Final = 1 << 20
+"""Bytes ahead of what was seen that an acknowledgment may be while nothing is missed. Beyond, it is forged, or of a
+connection that was before."""
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -116,26 +117,46 @@ class Flow:
         """Whether something is held until a gap closes."""
         return self.client.waiting_since is not None or self.server.waiting_since is not None
 
-    def segment(self, stream: Stream, sequence: int, data: Chunk, at: int, *, fin: bool = False) -> None:
-        """Take a segment of one of the two streams."""
+    def segment(
+        self,
+        stream: Stream,
+        sequence: int,
+        data: Chunk,
+        at: int,
+        *,
+        fin: bool = False,
+        acknowledgment: int | None = None,
+    ) -> None:
+        """Take a segment of one of the two streams; what of the other it acknowledges has arrived."""
         self._clock.at = self.seen_at = at
-        window = WIDE_WINDOW if self._losses.hesitant() else WINDOW
-        if not stream.segment(sequence, data, at, fin=fin, window=window):
+        hesitant = self._losses.hesitant()
+        if not -WIDE_WINDOW <= ahead_of(sequence, stream.next) <= (WIDE_WINDOW if hesitant else WINDOW):
             self._losses.malformed += 1
-        elif stream.end != NEVER:
+            return
+        if acknowledgment is not None:
+            other = self.server if stream is self.client else self.client
+            if 0 < ahead_of(acknowledgment, other.next) <= (WIDE_WINDOW if hesitant else NEAR):
+                other.sent(acknowledgment)
+        stream.segment(sequence, data, at, fin=fin)
+        if self.client.end != NEVER or self.server.end != NEVER:
             self._ended()
 
     def reset(self, stream: Stream, sequence: int, acknowledgment: int | None, at: int) -> None:
-        """Take a RST of one side, if it is within its window. What the other has `acknowledged` was sent."""
+        """Take a RST of one side, if its receiver believes it. What it acknowledges of the other was sent.
+
+        While packets are being missed, any that is ahead of what was seen is believed.
+        """
         self._clock.at = self.seen_at = at
-        ahead = ahead_of(sequence, stream.next) - (stream.end != NEVER)
-        if not -1 <= ahead <= (WIDE_WINDOW if self._losses.hesitant() else RESET_WINDOW):
+        missed = self._losses.hesitant() and 0 <= ahead_of(sequence, stream.next) <= WIDE_WINDOW
+        if not (missed or stream.may_be_reset_at(sequence)):
             self._losses.malformed += 1
             return
-        self._catch_up()
-        self._sent(stream, sequence)
+        stream.sent(sequence)
         if acknowledgment is not None:
-            self._sent(self.server if stream is self.client else self.client, acknowledgment)
+            other = self.server if stream is self.client else self.client
+            if ahead_of(acknowledgment, other.next) <= WIDE_WINDOW:
+                other.sent(acknowledgment)
+        self._catch_up()
         self._observer.transport_ended(stream.side, "reset")
         self.over = True
 
@@ -195,13 +216,16 @@ class Flow:
         else:
             self._lose(stream)
 
+    def _hesitant(self) -> bool:
+        return self._losses.hesitant() or self.waits
+
     def _go_straight(self) -> None:
         """Once it is a WebSocket, or nothing to be followed, segments need nobody between them and their meter."""
         websocket = self._observer.websocket
         if websocket is None and self._observer.understood:
             return
         if websocket is not None:
-            websocket.hesitant = self._losses.hesitant
+            websocket.hesitant = self._hesitant
         self.client.feed, self.server.feed = self._observer.from_client, self._observer.from_server
         self.client.direct = self.server.direct = True
 
@@ -237,7 +261,7 @@ class Flow:
             return
         if websocket is None:
             websocket = self._observer.attach()
-            websocket.hesitant = self._losses.hesitant
+            websocket.hesitant = self._hesitant
             websocket.incomplete = frozenset(SIDES)
             websocket.lost = frozenset(side for side, one in self._searches.items() if one.began)
         del self._searches[stream.side]
@@ -259,12 +283,6 @@ class Flow:
         for stream in (self.client, self.server):
             while stream.waiting_since is not None:
                 stream.give_up()
-
-    def _sent(self, stream: Stream, sequence: int) -> None:
-        """Learn that everything before a sequence number was sent. A FIN takes up one."""
-        size = ahead_of(sequence, stream.next) - (stream.end != NEVER)
-        if 0 < size <= WIDE_WINDOW:
-            self.gap(stream, size)
 
     def _ended(self) -> None:
         for stream in (self.client, self.server):

@@ -92,27 +92,29 @@ class Stream:
         """Whether all up to the FIN has been taken."""
         return self.end != NEVER and ahead_of(self.end, self.next) <= 0
 
+    def may_be_reset_at(self, sequence: int) -> bool:
+        """Whether a RST of that sequence number is one its receiver believes: exactly behind all that was sent.
+
+        Any other is answered with a challenge (RFC 5961 section 3.2).
+        """
+        if sequence in (self.next, self.end):
+            return True
+        if self.end != NEVER and sequence == self.end + 1 & MASK:
+            return True
+        return bool(self._held) and sequence == self._held[-1][0] + len(self._held[-1][1]) & MASK
+
     @property
     def held_bytes(self) -> int:
         """Bytes that wait for what comes before them."""
         return self._size
 
-    def begin(self, sequence: int) -> None:
-        """The next byte is that of `sequence`, whatever was before."""
-        self.slow()
-        self._next = sequence
-        self._held.clear()
-        self._size = 0
-
     def slow(self) -> None:
         """Nothing goes straight to `feed` for now."""
         self._next, self.expected = self.next, NEVER
 
-    def segment(self, sequence: int, data: Chunk, at: int, *, fin: bool = False, window: int = WINDOW) -> bool:
-        """Take a segment that was seen `at` that time. Returns whether it was within the `window` (bytes)."""
+    def segment(self, sequence: int, data: Chunk, at: int, *, fin: bool = False) -> None:
+        """Take a segment that was seen `at` that time and is within the window."""
         ahead = ahead_of(sequence, self.next)
-        if not -WIDE_WINDOW <= ahead <= window:
-            return False
         self.slow()
         if fin and self.end == NEVER and ahead + len(data) >= 0:
             self.end = (sequence + len(data)) & MASK
@@ -125,9 +127,21 @@ class Stream:
             if data:
                 self._take(data, at)
                 self._drain()
-        if self.direct and not self._held and self.end == NEVER:
-            self.expected = self._next
-        return True
+        self._straighten()
+
+    def sent(self, sequence: int) -> None:
+        """Learn that all before a sequence number was sent, and what of it has not been seen never will be.
+
+        Whoever acknowledges bytes has them, so nobody sends them again.
+        """
+        while ahead_of(sequence, self.next) > 0 and self.waiting_since is not None:
+            self.give_up()
+        self.slow()
+        size = ahead_of(sequence, self._next) - (self.end != NEVER)  # a FIN takes up a sequence number
+        if size > 0 and not self._bridge(size, self._since):
+            self._next = sequence
+            self.owner.gap(self, size)
+        self._straighten()
 
     def give_up(self) -> None:
         """Wait no longer for the gap: what is behind it comes next."""
@@ -138,6 +152,11 @@ class Stream:
             self._next = target
             self.owner.gap(self, size)
         self._drain()
+
+    def _straighten(self) -> None:
+        """What comes next may go straight to the feed, if nothing is in the way."""
+        if self.direct and not self._held and self.end == NEVER:
+            self.expected = self._next
 
     def _bridge(self, size: int, at: int) -> bool:
         """Pass over a gap whose bytes are all known to be payload. Returns whether that was so."""

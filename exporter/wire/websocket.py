@@ -203,14 +203,16 @@ class WebSocket:
             else:
                 self._ended(side)
             return
+        if self._closed_by is not None:
+            first = self._closed_by
+            if self._clock() < self._closed_at:
+                close, self._close = self._close, close
+                first, side = side, first
+            self._closed_by = None
+            self._ended(first)
         if close.code != self._close.code:
             # Several libraries answer 1000 to anything: worth counting, never the truth about the close.
             self._sink.emit(AnomalySeen(self._watch.origin, side, "echo_mismatch"))
-        if self._closed_by is not None:
-            if self._clock() < self._closed_at:
-                self._close, self._closed_by = close, side
-            by, self._closed_by = self._closed_by, None
-            self._ended(by)
 
     def _settle_alone(self, close: CloseFrame, by: Side) -> None:
         """Only one Close was seen, and the other side's may have been missed, before or after it."""

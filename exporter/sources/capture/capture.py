@@ -61,7 +61,8 @@ SHED_FOR: Final = 60.0
 _IPV4_NO_OPTIONS: Final = 0x45
 _FAST: Final = Struct(">2xH2xHxB14xI4xH")
 """Of an IPv4 packet without options: total length, fragment, protocol, TCP's sequence number, its offset and flags."""
-_ENDS: Final = 0x07
+_FLAGS: Final = 0x17
+_ACK_ALONE: Final = 0x10  # of ACK, RST, SYN and FIN
 _FRAGMENT: Final = 0x3FFF
 _TCP: Final = 6
 _NEVER: Final = 1 << 63
@@ -243,7 +244,8 @@ class Capture:
                     begin, end = ip + 20 + (shape >> 10 & 0x3C), ip + total
                     if (
                         sequence == stream.expected
-                        and not (shape & _ENDS or fragment & _FRAGMENT)
+                        and shape & _FLAGS == _ACK_ALONE
+                        and not fragment & _FRAGMENT
                         and protocol == _TCP
                         and begin < end
                         and total <= captured

@@ -90,6 +90,8 @@ class Flows:
         if flags & SYN:
             self._syn(client_key, segment, to_server=to_server)
             return
+        if not flags & (ACK | RST):
+            return  # no kernel takes it either (RFC 9293 section 3.10.7.4)
         stream = self.streams.get(key)
         if stream is None:
             stream = self._begin(key, client_key, segment, data, at)
@@ -98,10 +100,11 @@ class Flows:
         elif to_server and data[:4] == b"GET " and self._flows[client_key].undetermined:
             stream = self._begin_http(client_key, segment)
         flow = self._flows[client_key]
+        acknowledgment = segment.acknowledgment if flags & ACK else None
         if flags & RST:
-            flow.reset(stream, segment.sequence, segment.acknowledgment if flags & ACK else None, at)
+            flow.reset(stream, segment.sequence, acknowledgment, at)
         else:
-            flow.segment(stream, segment.sequence, data, at, fin=bool(flags & FIN))
+            flow.segment(stream, segment.sequence, data, at, fin=bool(flags & FIN), acknowledgment=acknowledgment)
         self.settle(client_key, flow)
 
     def settle(self, client_key: bytes, flow: Flow) -> None:
