@@ -34,7 +34,7 @@ __all__ = [
     "test_what_ends_every_server_alike",
 ]
 
-pytestmark = needs_packet_sockets
+pytestmark = [needs_packet_sockets, pytest.mark.matrix]
 
 
 @pytest.fixture(scope="module", name="chain")

@@ -18,6 +18,7 @@ from tests.capture.exporting import (
     ACTIVE,
     CAPTURED,
     CLOSES,
+    DROPS,
     HANDSHAKES,
     MALFORMED,
     MESSAGES,
@@ -73,7 +74,10 @@ class Live:
 
 @contextlib.contextmanager
 def live(version: int = 4) -> Iterator[Live]:
-    """A connection, which must be counted exactly when the block ends: one close, and its messages."""
+    """A connection, which must be counted exactly when the block ends: one close, and its messages.
+
+    Of these some may be missing, but only if packets came faster than they could be looked at, and it is said.
+    """
     with land(version) as made:
         host = made.addresses.server
         with started(made.server, (sys.executable, "-m", "tests.capture.talking", "serve", host)) as server:
@@ -94,7 +98,8 @@ def live(version: int = 4) -> Iterator[Live]:
     assert page.counted(HANDSHAKES, "source", "outcome", "status") == {("capture", "accepted", "101"): 1}
     assert page.value(ACTIVE, **CAPTURED) == 0
     for direction in ("client_to_server", "server_to_client"):
-        assert page.value(MESSAGES, **CAPTURED, direction=direction) == connection.exchanged
+        counted = page.value(MESSAGES, **CAPTURED, direction=direction)
+        assert counted == connection.exchanged or (page.value(DROPS) > 0 and counted < connection.exchanged)
     assert (close["path"], close.get("attached", False)) == (PATH, False)
 
 
@@ -226,12 +231,13 @@ NONSENSE: Final[dict[str, PacketsOf]] = {
 }
 ONLY_IPV4: Final = ("lying-ipv4-lengths", "fragments")
 ONLY_IPV6: Final = ("extension-chains",)
+CORE_NONSENSE: Final = (("noise", 4), ("extension-chains", 6))
 
 
 @pytest.mark.parametrize(
     ("kind", "version"),
     [
-        (kind, version)
+        pytest.param(kind, version, marks=[] if (kind, version) in CORE_NONSENSE else pytest.mark.matrix)
         for kind in NONSENSE
         for version in (4, 6)
         if kind not in (ONLY_IPV6 if version == 4 else ONLY_IPV4)
@@ -279,8 +285,17 @@ FORGED: Final[dict[str, Callable[[Segment], Segment]]] = {
 """Made of the segment that the client would send next, empty."""
 
 
-@pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("forgery", FORGED)
+CORE_FORGED: Final = ("reset-in-the-window", "syn", "data-once-more-but-other", "a-close-without-ack")
+
+
+@pytest.mark.parametrize(
+    ("forgery", "version"),
+    [
+        pytest.param(forgery, version, marks=[] if version == 4 and forgery in CORE_FORGED else pytest.mark.matrix)
+        for forgery in FORGED
+        for version in (4, 6)
+    ],
+)
 def test_forged(forgery: str, version: int) -> None:
     """What the server's kernel does not believe, capture does not either: the connection goes on, for both."""
     with live(version) as connection:

@@ -15,6 +15,7 @@ from tests.capture.exporting import (
     BYTES,
     CAPTURED,
     CLOSES,
+    DROPS,
     HANDSHAKES,
     LOST,
     MESSAGES,
@@ -81,6 +82,7 @@ def test_what_both_ends_know(weather: str, version: int, seed: int) -> None:
                 by_server, by_client = told_by(server, count), told_by(client, count)
                 page = exporter.closed(count)
                 closes = {close["path"]: close for close in exporter.closes()}
+    assert page.counted(DROPS, "ring") == {}, "these tests are of the wire's losses, not of the kernel's"
     assert {path: expected(path, by_server, by_client) for path in by_server} == {
         path: seen(close) for path, close in closes.items()
     }
