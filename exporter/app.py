@@ -93,6 +93,7 @@ class App:
         load: Callable[[], Config] | None = None,
         doors: Doors = OPEN,
         insight_rules: Rules | None = None,
+        capture_sockets: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self._config = config
         self._load = load
@@ -134,7 +135,7 @@ class App:
         self._gate = _gate(doors)
         self._listener: Listener | None = None
         self.webhook = self._webhook()
-        self._captures = self._configured_captures()
+        self._captures = self._configured_captures(capture_sockets)
         self._probes = self._configured_probes()
         self.addresses: list[Address] = []
         self.web_address = config.web_listen_address
@@ -281,12 +282,12 @@ class App:
     def _captured_by(self, config: Config) -> Mapping[str, Target]:
         return config.targets if config.capture else {}
 
-    def _configured_captures(self) -> "Captures | None":
+    def _configured_captures(self, sockets: Sequence[tuple[int, int]] | None) -> "Captures | None":
         if not self._config.capture:
             return None
         from exporter.sources.capture import Captures
 
-        captures = Captures(self._config, self._captured.chooser, self._sinks)
+        captures = Captures(self._config, self._captured.chooser, self._sinks, sockets)
         self.recorder.captures = captures.standing
         return captures
 
@@ -363,15 +364,21 @@ class App:
         _log.info("shut down")
 
 
-def run(config: Config, load: Callable[[], Config], doors: Doors = OPEN) -> int:
+def run(
+    config: Config,
+    load: Callable[[], Config],
+    doors: Doors = OPEN,
+    capture_sockets: Sequence[tuple[int, int]] | None = None,
+) -> int:
     """Run the exporter until SIGTERM or SIGINT, and return the process's exit status; a second one ends it at once.
 
-    SIGHUP reloads the configuration with `load`. Raises StartError.
+    SIGHUP reloads the configuration with `load`. `capture_sockets` are the descriptors that each capture has already,
+    if they have. Raises StartError.
     """
 
     async def serve() -> None:
         raise_descriptor_limit()
-        app = App(config, load, doors)
+        app = App(config, load, doors, capture_sockets=capture_sockets)
         await app.open()
         # What exists by now stays; a full collection that visits it would stop the relay for 10 ms and more.
         gc.collect()

@@ -105,11 +105,20 @@ def _run(words: list[str]) -> int:
         raise _Refused(_NOTHING_TO_MONITOR)
 
     from exporter import log
+    from exporter.listening import StartError
 
+    sockets = None
+    if current.capture:
+        from exporter.sources.capture.inheritance import prepare
+
+        try:
+            sockets = prepare(current)  # the log has a thread
+        except StartError as error:
+            raise _Refused(str(error)) from None
     log.configure(current.log_level, current.log_format)
     from exporter import app
 
-    return _started(lambda: app.run(current, load, doors))
+    return _started(lambda: app.run(current, load, doors, sockets))
 
 
 def _started(run: Callable[[], int]) -> int:

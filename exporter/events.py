@@ -116,6 +116,10 @@ BuildWithin = Literal["1s", "5s", "30s", "more"]
 RingName = Literal["lifecycle", "size"]
 """The two rings of a capture: what begins and ends connections, and everything."""
 
+IgnoredReason = Literal["malformed", "out_of_window", "too_many"]
+"""Why a captured packet is not looked at: it contradicts itself, no receiver would believe it, or its connection is one
+too many to follow."""
+
 Rhythm = Literal["immediate", "fixed_interval", "jittered", "too_few"]
 """How the clients of one build wait before they come back."""
 
@@ -131,6 +135,7 @@ EVIDENCES: Final[tuple[Evidence, ...]] = get_args(Evidence)
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 WITHINS: Final[tuple[Within, ...]] = get_args(Within)
 RINGS: Final[tuple[RingName, ...]] = get_args(RingName)
+IGNORED_REASONS: Final[tuple[IgnoredReason, ...]] = get_args(IgnoredReason)
 BUILD_WITHINS: Final[tuple[BuildWithin, ...]] = get_args(BuildWithin)
 
 ClientKey = NewType("ClientKey", int)
@@ -243,9 +248,9 @@ class Ending:
     """A WebSocket is over for its peers: the first Close frame has passed, or TCP ended without one.
 
     Emitted exactly once for each accepted handshake (or `Attached`), before its `Closed`; after a Close frame TCP may
-    linger for a while, and the client may be back before. `code`, `close_class` and `initiator` are those of `Closed`. `passing` is
-    what was on its way to the initiator, None where that is neither client nor server. `client` is None where it
-    cannot be recognised.
+    linger for a while, and the client may be back before. `code`, `close_class` and `initiator` are those of `Closed`.
+    `passing` is what was on its way to the initiator, None where that is neither client nor server. `client` is None
+    where it cannot be recognised.
     """
 
     origin: Origin
@@ -548,8 +553,8 @@ class Standing:
 class CaptureStanding:
     """What holds of all captures together now, and what they have missed since they began.
 
-    `up` is by target, whether its packets are captured; `ring_bytes` and `drops` (packets) are by ring. `connections`
-    are followed now. `lifecycle_only` is whether a capture looks at closes alone.
+    `up` is by target, whether its packets are captured; `ring_bytes` and `drops` (packets) are by ring, `ignored` is
+    packets by reason. `connections` are followed now. `lifecycle_only` is whether a capture looks at closes alone.
     """
 
     up: Mapping[str, bool]
@@ -560,7 +565,7 @@ class CaptureStanding:
     lost_directions: int
     resyncs: int
     missed_bytes: int
-    malformed_packets: int
+    ignored: Mapping[IgnoredReason, int]
 
 
 Event = (

@@ -56,6 +56,7 @@ VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (catalogue.BUILD_RECONNECTS.name, "within"): events.BUILD_WITHINS,
     (catalogue.PROBE_FAILURES.name, "reason"): events.PROBE_FAILURES,
     ("", "ring"): events.RINGS,
+    (catalogue.CAPTURE_IGNORED.name, "reason"): events.IGNORED_REASONS,
     (catalogue.WEBHOOK_EVENTS.name, "result"): ("accepted", "duplicate", "rejected"),
     (catalogue.WEBHOOK_EVENTS.name, "reason"): ("none", *events.REJECTIONS),
 }

@@ -280,10 +280,12 @@ CAPTURE_MISSED: Final = Metric(
     "counter",
     "Bytes of captured WebSockets that passed without being seen or understood.",
 )
-CAPTURE_MALFORMED: Final = Metric(
-    "websocket_exporter_capture_malformed_packets_total",
+CAPTURE_IGNORED: Final = Metric(
+    "websocket_exporter_capture_ignored_packets_total",
     "counter",
-    "Captured packets that contradict themselves, are fragments, or are out of their connection's window.",
+    "Captured packets that were not looked at, by reason: contradictory or a fragment (malformed), not to be believed by "
+    "their receiver (out_of_window), or of one connection too many to follow (too_many).",
+    ("reason",),
 )
 CAPTURE_LIFECYCLE_ONLY: Final = Metric(
     "websocket_exporter_capture_lifecycle_only",

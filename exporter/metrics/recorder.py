@@ -120,7 +120,7 @@ class Recorder(Collector):
         self._capture_lost = self._values(catalogue.CAPTURE_LOST)
         self._capture_resyncs = self._values(catalogue.CAPTURE_RESYNCS)
         self._capture_missed = self._values(catalogue.CAPTURE_MISSED)
-        self._capture_malformed = self._values(catalogue.CAPTURE_MALFORMED)
+        self._capture_ignored = self._values(catalogue.CAPTURE_IGNORED)
         self._capture_lifecycle_only = self._values(catalogue.CAPTURE_LIFECYCLE_ONLY)
         self._capture_ring_bytes = self._values(catalogue.CAPTURE_RING_BYTES)
         self._capture_connections = self._values(catalogue.CAPTURE_CONNECTIONS)
@@ -327,7 +327,8 @@ class Recorder(Collector):
         self._capture_lost.set(standing.lost_directions)
         self._capture_resyncs.set(standing.resyncs)
         self._capture_missed.set(standing.missed_bytes)
-        self._capture_malformed.set(standing.malformed_packets)
+        for reason, packets in standing.ignored.items():
+            self._capture_ignored.set(packets, reason)
         self._capture_lifecycle_only.set(float(standing.lifecycle_only))
         self._capture_connections.set(standing.connections)
 

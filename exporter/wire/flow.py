@@ -43,14 +43,17 @@ class Losses:
     """What a capture missed, since it began: the whole truth about its own gaps.
 
     `directions` were lost, of which `resyncs` were found again; `missed_bytes` of TCP payload were not looked at;
-    `malformed` packets made no sense, or were out of their connection's window. `recent` is whether the kernel has
-    dropped packets lately: then a gap is no network's.
+    `malformed` packets made no sense, those `out_of_window` are no receiver's to believe, and there were `too_many`
+    connections to look at others. `recent` is whether the kernel has dropped packets lately: then a gap is no
+    network's.
     """
 
     directions: int = 0
     resyncs: int = 0
     missed_bytes: int = 0
     malformed: int = 0
+    out_of_window: int = 0
+    too_many: int = 0  # connections to follow
     recent: bool = False
     by_design: bool = False  # closes only: what is not looked at is not missed
 
@@ -131,7 +134,7 @@ class Flow:
         self._clock.at = self.seen_at = at
         hesitant = self._losses.hesitant()
         if not -WIDE_WINDOW <= ahead_of(sequence, stream.next) <= (WIDE_WINDOW if hesitant else WINDOW):
-            self._losses.malformed += 1
+            self._losses.out_of_window += 1
             return
         if acknowledgment is not None:
             other = self.server if stream is self.client else self.client
@@ -149,9 +152,10 @@ class Flow:
         self._clock.at = self.seen_at = at
         missed = self._losses.hesitant() and 0 <= ahead_of(sequence, stream.next) <= WIDE_WINDOW
         if not (missed or stream.may_be_reset_at(sequence)):
-            self._losses.malformed += 1
+            self._losses.out_of_window += 1
             return
-        stream.sent(sequence)
+        if self._losses.hesitant() or stream is self.server:
+            stream.sent(sequence)
         if acknowledgment is not None:
             other = self.server if stream is self.client else self.client
             if ahead_of(acknowledgment, other.next) <= WIDE_WINDOW:
@@ -279,8 +283,12 @@ class Flow:
             self._lose(stream)
 
     def _catch_up(self) -> None:
-        """Nothing more will come: what is held is all there is."""
-        for stream in (self.client, self.server):
+        """Nothing more will come: what is held is all there is.
+
+        What the client sent and the network lost for good has not reached the service either: only where packets are
+        dropped here may it have. What the service sent passed here first.
+        """
+        for stream in (self.client, self.server) if self._losses.hesitant() else (self.server,):
             while stream.waiting_since is not None:
                 stream.give_up()
 

@@ -1,7 +1,8 @@
 """One direction of a TCP connection, put together again from the segments that a capture saw (RFC 9293 section 3.4).
 
 Bytes come out in order and once. What came early is held until the gap before it closes: networks repair what they
-lose, a capture does not. A gap that will not close is given up, and said. Times are nanoseconds, as packets are stamped.
+lose, a capture does not. A gap that will not close is given up, and said. Times are nanoseconds, as packets are
+stamped.
 """
 
 from bisect import bisect_left
@@ -97,9 +98,10 @@ class Stream:
 
         Any other is answered with a challenge (RFC 5961 section 3.2).
         """
-        if sequence in (self.next, self.end):
-            return True
-        if self.end != NEVER and sequence == self.end + 1 & MASK:
+        if self.end != NEVER:
+            # A kernel whose socket is gone resets at whatever its peer has acknowledged so far.
+            return -WINDOW <= ahead_of(sequence, self.end) <= 1
+        if sequence == self.next:
             return True
         return bool(self._held) and sequence == self._held[-1][0] + len(self._held[-1][1]) & MASK
 

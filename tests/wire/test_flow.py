@@ -215,7 +215,7 @@ def test_in_order_it_is_the_same_as_seen_whole(turns: list[Turn], ending: str, s
     finish(captured, said, first_fin)
     assert comparable(captured.events) == comparable(reference.events)
     assert sizes_of(captured.watch) == sizes_of(reference.watch)
-    assert (captured.losses.directions, captured.losses.missed_bytes, captured.losses.malformed) == (0, 0, 0)
+    assert (captured.losses.directions, captured.losses.missed_bytes, captured.losses.out_of_window) == (0, 0, 0)
 
 
 def finish(captured: Captured, said: Sequence[Turn], first_fin: Side) -> None:
@@ -263,7 +263,7 @@ def test_out_of_order_and_twice_it_is_still_the_same(
     captured.end("server" if first_fin == "client" else "client")
     assert comparable(captured.events) == comparable(reference.events)
     assert sizes_of(captured.watch) == sizes_of(reference.watch)
-    assert (captured.losses.directions, captured.losses.missed_bytes, captured.losses.malformed) == (0, 0, 0)
+    assert (captured.losses.directions, captured.losses.missed_bytes, captured.losses.out_of_window) == (0, 0, 0)
 
 
 @example([("client", frame(BINARY, bytes(65_536), key=KEY))] * 3, "server", 5, "client")
@@ -550,7 +550,7 @@ def test_a_forged_reset_ends_nothing(ahead: int) -> None:
     captured.say(("client", UP * 300))
     captured.reset("client", ahead=ahead)
     assert not captured.flow.over
-    assert captured.losses.malformed == 1
+    assert captured.losses.out_of_window == 1
     captured.say(*ENDINGS["client"])
     captured.end("client", "server")
     assert captured.closed() == ("1000", "client")
@@ -559,7 +559,7 @@ def test_a_forged_reset_ends_nothing(ahead: int) -> None:
 def test_forged_data_out_of_window_changes_nothing() -> None:
     captured = opened()
     captured.take(Sent("server", captured.passed["server"] + (70 << 20), close(1011)))
-    assert (captured.losses.malformed, captured.waiting) == (1, False)
+    assert (captured.losses.out_of_window, captured.waiting) == (1, False)
     captured.say(*ENDINGS["client"])
     captured.end("client", "server")
     assert captured.closed() == ("1000", "client")
@@ -571,6 +571,24 @@ def test_reset_behind_segments_that_came_early() -> None:
     captured.say(("server", DOWN))
     captured.reset("server")
     assert captured.closed() == ("unknown", "unknown")
+
+
+def test_what_the_network_lost_for_good_has_not_reached_the_service() -> None:
+    """Nothing was dropped here: the client's Close never arrived, and its end without one is the truth."""
+    captured = opened()
+    captured.miss(("client", UP))
+    captured.say(("client", close(1000, key=KEY)))
+    captured.reset("client")
+    assert captured.closed() == ("1006", "client")
+
+
+@pytest.mark.parametrize("behind", [0, 5, 1000])
+def test_a_kernel_resets_at_what_its_peer_has_acknowledged(behind: int) -> None:
+    captured = opened()
+    captured.say(("server", close(1001)))
+    captured.end("server")
+    captured.reset("server", ahead=-behind)
+    assert captured.closed() == ("1001", "server")
 
 
 def test_what_vanished_is_unknown() -> None:

@@ -67,7 +67,7 @@ def test_less_than_a_header(data: bytes) -> None:
         (lambda key: b"\x88", False),
     ],
 )
-def test_a_close_that_fills_its_segment(side: Side, data: object, sensible: bool) -> None:  # noqa: FBT001
+def test_a_close_that_fills_its_segment(side: Side, data: object, sensible: bool) -> None:
     assert callable(data)
     segment = data(key_of(side))
     assert is_close(segment, side) is sensible

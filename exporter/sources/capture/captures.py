@@ -1,8 +1,7 @@
 """All captures of one exporter: opened together, run together, and what there is to say of them."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -13,16 +12,24 @@ from exporter.sources.capture.opening import CaptureError, open_capture
 from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import Watch
 
-SOCKETS_EACH: Final = 2
-"""Descriptors that a capture inherits: for the lifecycle ring and the size ring."""
-
 _log = structlog.get_logger(__name__)
 
 
 class Captures:
-    """Opens and runs what is configured. `chooser` gives what finds the watch of a handshake, by a capture's target."""
+    """Opens and runs what is configured. `chooser` gives what finds the watch of a handshake, by a capture's target.
 
-    def __init__(self, config: Config, chooser: Callable[[str], Callable[[UpgradeRequest], Watch]], sink: Sink) -> None:
+    `sockets` are the descriptors that each capture has already, for its lifecycle ring and its size ring; they are
+    opened unless given.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        chooser: Callable[[str], Callable[[UpgradeRequest], Watch]],
+        sink: Sink,
+        sockets: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        self._sockets = sockets
         self._config = config
         self._chooser = chooser
         self._sink = sink
@@ -72,13 +79,16 @@ class Captures:
             lost_directions=sum(capture.losses.directions for capture in captures),
             resyncs=sum(capture.losses.resyncs for capture in captures),
             missed_bytes=sum(capture.losses.missed_bytes for capture in captures),
-            malformed_packets=sum(capture.losses.malformed for capture in captures),
+            ignored={
+                "malformed": sum(capture.losses.malformed for capture in captures),
+                "out_of_window": sum(capture.losses.out_of_window for capture in captures),
+                "too_many": sum(capture.losses.too_many for capture in captures),
+            },
         )
 
     def _opened(self, one: CaptureConfig, number: int) -> Capture:
         config = self._config
-        first = None if config.capture_fd is None else config.capture_fd + SOCKETS_EACH * number
-        fds = None if first is None else (first, first + 1)
+        fds = None if self._sockets is None else self._sockets[number]
         rings = open_capture(one, config.capture_mode, config.capture_ring_size, fds)
         return Capture(
             one,

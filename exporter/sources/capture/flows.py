@@ -25,7 +25,7 @@ MOST_RIVALS: Final = 1024
 """SYNs remembered for the addresses of connections that are there already."""
 
 MOST_FLOWS: Final = 200_000
-"""Connections followed at a time. Packets of more are counted as malformed: so many are made up."""
+"""Connections followed at a time. Of more nothing is looked at: so many are made up."""
 
 UNKNOWN_FOR: Final = 60_000_000_000
 """Nanoseconds for which something is kept that has said nothing, is no WebSocket and unknown to the kernel."""
@@ -179,7 +179,7 @@ class Flows:
         if segment.flags & (FIN | RST) and not data:
             return None  # it ended before anything was said
         if len(self._flows) >= MOST_FLOWS:
-            self._losses.malformed += 1
+            self._losses.too_many += 1
             return None
         self._clock.at = at
         if opened is None:
