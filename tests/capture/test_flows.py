@@ -1,0 +1,348 @@
+"""Which connection a packet belongs to, and which it does not."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from exporter.events import Attached, Closed, Event, HandshakeEnded, Origin, StreamUnparsed
+from exporter.sources.capture import flows
+from exporter.sources.capture.flows import ENDED_FOR, MOST_OPENED, UNKNOWN_FOR, Flows, address_text, key_of
+from exporter.wire.connection import ConnectionObserver
+from exporter.wire.flow import Losses, PacketClock
+from exporter.wire.packet import ACK, FIN, RST, SYN, Segment
+from exporter.wire.upgrade import UpgradeRequest
+from exporter.wire.websocket import Watch
+from tests.wire.support import KEY, LISTENER, ORIGIN, TEXT, Observed, accepts, asks, close, frame, no_sizes
+
+PORT: Final = 8080
+CLIENT, SERVER = bytes([192, 0, 2, 7]), bytes([198, 51, 100, 1])
+UP: Final = frame(TEXT, b"to the server", key=KEY)
+DOWN: Final = frame(TEXT, b"to the client")
+SECOND: Final = 1_000_000_000
+
+
+class Table:
+    """The connections of one port, and every event."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.addresses: list[str] = []
+        self.clock = PacketClock()
+        self.losses = Losses()
+        self.flows = Flows(PORT, self._observe, self.clock, self.losses)
+        self._watch = Watch(ORIGIN, Observed().watch.vocabulary, no_sizes(), no_sizes())
+
+    def _observe(self, address: str) -> ConnectionObserver:
+        self.addresses.append(address)
+        return ConnectionObserver(self._choose, origin=LISTENER, sink=self, clock=self.clock, address=address)
+
+    def _choose(self, request: UpgradeRequest) -> Watch:
+        return self._watch
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def codes(self) -> list[str]:
+        return [event.code for event in self.events if isinstance(event, Closed)]
+
+
+@dataclass
+class Pair:
+    """Both ends of one connection, as their kernels number it."""
+
+    table: Table
+    port: int = 40000
+    client: bytes = CLIENT
+    server: bytes = SERVER
+    client_at: int = 100
+    server_at: int = 900
+    at: int = 0
+
+    def segment(self, data: bytes = b"", flags: int = ACK, *, up: bool, missed: bool = False) -> None:
+        ends = (self.client, self.server, self.port, PORT) if up else (self.server, self.client, PORT, self.port)
+        numbers = (self.client_at, self.server_at) if up else (self.server_at, self.client_at)
+        size = len(data) + bool(flags & SYN) + bool(flags & FIN)
+        if not missed:
+            self.table.flows.segment(Segment(*ends, *numbers, flags, 0, len(data), len(data)), data, self.at)
+        if up:
+            self.client_at += size
+        else:
+            self.server_at += size
+
+    def up(self, data: bytes = b"", flags: int = ACK) -> None:
+        self.segment(data, flags, up=True)
+
+    def down(self, data: bytes = b"", flags: int = ACK) -> None:
+        self.segment(data, flags, up=False)
+
+    def open(self) -> "Pair":
+        self.up(flags=SYN)
+        self.down(flags=SYN | ACK)
+        return self
+
+    def websocket(self) -> "Pair":
+        self.open()
+        self.up(asks()[1])
+        self.down(accepts()[1])
+        return self
+
+    def close(self) -> None:
+        self.down(close(1001))
+        self.up(close(1001, key=KEY))
+        self.down(flags=FIN | ACK)
+        self.up(flags=FIN | ACK)
+
+
+def test_a_whole_connection() -> None:
+    table = Table()
+    pair = Pair(table).websocket()
+    assert len(table.flows.flows) == 1
+    pair.up(UP)
+    pair.close()
+    assert (table.codes(), table.addresses, dict(table.flows.flows), table.flows.streams) == (
+        ["1001"],
+        ["192.0.2.7"],
+        {},
+        {},
+    )
+
+
+def test_two_connections_of_one_client() -> None:
+    table = Table()
+    one, two = Pair(table).websocket(), Pair(table, port=40001).websocket()
+    one.close()
+    two.down(flags=RST | ACK)
+    assert table.codes() == ["1001", "1006"]
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (bytes([10, 0, 0, 1]), "10.0.0.1"),
+        (bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 1]), "10.0.0.1"),
+        (bytes(15) + b"\x01", "::1"),
+    ],
+)
+def test_addresses_in_words(address: bytes, text: str) -> None:
+    assert address_text(address) == text
+
+
+def test_ipv6() -> None:
+    table = Table()
+    Pair(table, client=bytes(15) + b"\x07", server=bytes(15) + b"\x01").websocket().close()
+    assert (table.codes(), table.addresses) == (["1001"], ["::7"])
+
+
+def test_neither_port_is_ours() -> None:
+    table = Table()
+    segment = Segment(CLIENT, SERVER, 1, 2, 0, 0, ACK, 0, 0, 0)
+    table.flows.segment(segment, b"GET ", 0)
+    assert table.flows.streams == {}
+
+
+def test_a_flood_of_syns_leaves_nothing() -> None:
+    table = Table()
+    for number in range(100_000):
+        Pair(table, client=number.to_bytes(4)).up(flags=SYN)
+    assert (table.flows.streams, table.flows._opened, table.flows._rivals) == ({}, {}, {})
+
+
+def test_a_flood_of_answered_syns_is_bounded() -> None:
+    table = Table()
+    for number in range(MOST_OPENED + 100):
+        Pair(table, client=number.to_bytes(4)).open()
+    assert (len(table.flows._opened), table.flows.streams) == (MOST_OPENED, {})
+    Pair(table).websocket().close()
+    assert table.codes() == ["1001"]
+
+
+def test_more_connections_than_can_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "MOST_FLOWS", 2)
+    table = Table()
+    for port in range(5):
+        Pair(table, port=port + 1).websocket()
+    assert (len(table.flows.flows), table.losses.too_many) == (2, 6)
+
+
+def test_opened_and_ended_without_a_word() -> None:
+    table = Table()
+    pair = Pair(table).open()
+    pair.up(flags=FIN | ACK)
+    pair.down(flags=FIN | ACK)
+    assert (table.events, dict(table.flows.flows)) == ([], {})
+
+
+def test_late_duplicates_of_what_has_ended_are_no_new_connection() -> None:
+    table = Table()
+    pair = Pair(table).websocket()
+    pair.close()
+    for data in (UP, b""):
+        pair.up(data)
+        pair.down(data)
+    Pair(table).open()  # its own SYNs, once more
+    assert (len(table.flows.flows), len(table.flows._opened), len(table.events)) == (0, 0, 3)
+    table.flows.forget_ended(ENDED_FOR - 1)
+    assert table.flows._ended
+    table.flows.forget_ended(ENDED_FOR)
+    assert not table.flows._ended
+
+
+def test_the_same_ports_again() -> None:
+    table = Table()
+    Pair(table).websocket().close()
+    Pair(table, client_at=7000, server_at=9000).websocket().close()
+    assert table.codes() == ["1001", "1001"]
+
+
+def test_the_same_ports_again_while_the_end_of_the_former_was_missed() -> None:
+    table = Table()
+    Pair(table).websocket()
+    Pair(table, client_at=7000, server_at=9000).websocket().close()
+    assert table.codes() == ["unknown", "1001"]
+
+
+def test_a_forged_syn_ends_nothing() -> None:
+    table = Table()
+    pair = Pair(table).websocket()
+    Pair(table, client_at=7000).up(flags=SYN)
+    pair.up(UP)
+    Pair(table, client_at=5, server_at=6).down(flags=SYN | ACK)
+    pair.close()
+    assert table.codes() == ["1001"]
+
+
+def test_a_repeated_handshake_of_tcp_changes_nothing() -> None:
+    table = Table()
+    pair = Pair(table).websocket()
+    Pair(table).open()
+    pair.up(UP)
+    pair.close()
+    assert table.codes() == ["1001"]
+
+
+def test_a_segment_without_ack_is_nobodys() -> None:
+    table = Table()
+    pair = Pair(table).websocket()
+    before = pair.client_at
+    pair.up(close(1011, key=KEY), flags=0)
+    pair.client_at = before
+    pair.close()
+    assert table.codes() == ["1001"]
+
+
+def test_a_request_on_a_connection_that_was_there_before() -> None:
+    """A keep-alive connection that turns into a WebSocket is followed from its request on."""
+    table = Table()
+    pair = Pair(table)
+    pair.down(b"the rest of some answer")
+    pair.up(asks()[1])
+    pair.down(accepts()[1])
+    pair.close()
+    (accepted,) = (event for event in table.events if isinstance(event, HandshakeEnded))
+    assert (accepted.outcome, table.codes()) == ("accepted", ["1001"])
+
+
+def test_the_first_thing_seen_is_a_request() -> None:
+    table = Table()
+    pair = Pair(table)
+    pair.up(asks()[1])
+    pair.down(accepts()[1])
+    pair.close()
+    assert table.codes() == ["1001"]
+
+
+def test_a_websocket_that_was_there_before() -> None:
+    table = Table()
+    pair = Pair(table)
+    for _ in range(3):
+        pair.up(UP)
+        pair.down(DOWN)
+    pair.close()
+    assert [event.origin for event in table.events if isinstance(event, Attached)] == [Origin("tap", "chat")]
+    assert table.codes() == ["1001"]
+
+
+@pytest.mark.parametrize("first", [b"\x16\x03\x01\x02\x00\x01", b"\x17\x03\x03\x00\x20"])
+def test_tls_that_was_there_before(first: bytes) -> None:
+    table = Table()
+    Pair(table).up(first + bytes(40))
+    assert table.flows.tls == 1
+
+
+def test_tls_from_its_beginning() -> None:
+    table = Table()
+    Pair(table).open().up(b"\x16\x03\x01\x02\x00\x01" + bytes(40))
+    assert [event.reason for event in table.events if isinstance(event, StreamUnparsed)] == ["tls"]
+
+
+def test_what_waits_is_known_and_given_up() -> None:
+    table = Table()
+    pair = Pair(table).websocket()
+    pair.segment(DOWN, up=False, missed=True)
+    pair.at = SECOND
+    pair.segment(DOWN, up=False)
+    assert len(table.flows.waiting) == 1
+    table.flows.give_up(SECOND)
+    assert len(table.flows.waiting) == 1
+    table.flows.give_up(SECOND + 1)
+    assert (len(table.flows.waiting), table.losses.directions) == (0, 1)
+
+
+def test_an_end_behind_a_gap_comes_when_it_is_given_up() -> None:
+    table = Table()
+    pair = Pair(table).websocket()
+    pair.segment(DOWN, up=False, missed=True)
+    pair.down(flags=FIN | ACK)
+    before = pair.server_at
+    pair.server_at = 0  # acknowledges nothing new
+    pair.up(flags=FIN | ACK)
+    pair.server_at = before
+    assert len(table.flows.flows) == 1
+    table.flows.give_up(SECOND)
+    assert (table.codes(), dict(table.flows.flows)) == (["unknown"], {})
+
+
+def keys(*pairs: Pair) -> frozenset[bytes]:
+    return frozenset(
+        key_of(Segment(pair.client, pair.server, pair.port, PORT, 0, 0, ACK, 0, 0, 0)) for pair in pairs
+    )
+
+
+def test_what_the_kernel_knows_no_more_has_vanished() -> None:
+    table = Table()
+    one, two = Pair(table).websocket(), Pair(table, port=40001).websocket()
+    table.flows.reconcile(keys(one, two), SECOND)
+    assert table.codes() == []
+    table.flows.reconcile(keys(two), SECOND)
+    assert (table.codes(), len(table.flows.flows)) == (["unknown"], 1)
+
+
+def test_what_the_kernel_never_knew_may_be_elsewhere() -> None:
+    table = Table()
+    pair = Pair(table).websocket()
+    table.flows.reconcile(frozenset(), UNKNOWN_FOR * 2)
+    pair.close()
+    assert table.codes() == ["1001"]
+
+
+def test_what_is_no_websocket_and_unknown_to_the_kernel_is_forgotten() -> None:
+    table = Table()
+    Pair(table).up(b"whatever this is")
+    table.flows.reconcile(frozenset(), UNKNOWN_FOR)
+    assert len(table.flows.flows) == 1
+    table.flows.reconcile(frozenset(), UNKNOWN_FOR + 1)
+    assert (len(table.flows.flows), table.events) == (0, [])
+
+
+def test_what_was_heard_since_the_kernel_was_asked_has_not_vanished() -> None:
+    table = Table()
+    pair = Pair(table).websocket()
+    table.flows.reconcile(keys(pair), SECOND)
+    pair.at = 2 * SECOND
+    pair.up(UP + UP[:1])
+    pair.up(UP[1:])
+    pair.at = 3 * SECOND
+    pair.up(flags=ACK)
+    table.flows.reconcile(frozenset(), 2 * SECOND)
+    assert table.codes() == []
