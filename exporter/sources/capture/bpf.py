@@ -85,7 +85,7 @@ def size_filter(port: int) -> bytes:
     Of IPv4 fragments it accepts the first, as only that has ports. Over IPv6 it looks behind one header of options;
     longer chains, fragments and authentication headers it accepts whatever is in them.
     """
-    return _assembled([*_segments(port), *_verdicts(SIZE_SNAP)])
+    return _assembled([*_segments(port), _Op(_IF_EQUAL, 0, yes="reject"), *_verdicts(SIZE_SNAP)])
 
 
 def lifecycle_filter(port: int) -> bytes:
@@ -98,7 +98,7 @@ def lifecycle_filter(port: int) -> bytes:
 
 
 def _segments(port: int) -> _Lines:
-    """Falls through, with X the length of the TCP header and A that of the payload, for segments with payload."""
+    """Falls through, with X the length of the TCP header and A that of the payload; SYN, FIN and RST are accepted."""
     return [
         *_network_layer(),
         "segment",
@@ -122,7 +122,6 @@ def _segments(port: int) -> _Lines:
         _Op(_X_FROM_A),
         _Op(_A_FROM_M, _LENGTH),
         _Op(_SUBTRACT_X),
-        _Op(_IF_EQUAL, 0, yes="reject"),
     ]
 
 
@@ -202,8 +201,8 @@ def _beginnings() -> _Lines:
         "close",
         _Op(_BYTE_AT_X, 1),  # the mask bit and the payload's length
         _Op(_A_TO_M, _SECOND),
-        _Op(_AND, 0x80),
-        _Op(_SHIFT_RIGHT, 5),  # 4 bytes of masking key, or none
+        _Op(_SHIFT_RIGHT, 7),
+        _Op(_SHIFT_LEFT, 2),  # 4 bytes of masking key, or none
         _Op(_X_FROM_A),
         _Op(_A_FROM_M, _SECOND),
         _Op(_AND, 0x7F),
