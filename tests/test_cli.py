@@ -23,7 +23,8 @@ REFERENCE: Final = ROOT / "docs" / "configuration.md"
 TESTDATA: Final = Path(__file__).parent / "testdata" / "config"
 TAP: Final = "--tap=127.0.0.1:0=10.255.255.1:9302"
 NOTHING: Final = (
-    "nothing to monitor: give --tap=LISTEN=UPSTREAM, --probe=NAME=URL, --webhook.listen-address=ADDRESS, or "
+    "nothing to monitor: give --tap=LISTEN=UPSTREAM, --capture=INTERFACE:PORT, --probe=NAME=URL, "
+    "--webhook.listen-address=ADDRESS, or "
     "--config.file=FILE with such a section; see --help"
 )
 
@@ -80,9 +81,12 @@ def started(*words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
         (["-x"], "unknown flag -x; see --help"),
         (["--web.listen", ":1"], "unknown flag --web.listen; see --help"),
         (["--\x1b[31m"], 'unknown flag "--\\u001b[31m"; see --help'),
-        (["foo"], "unknown command foo; commands are run, demo, check-config, codes, health, assets"),
-        ([""], 'unknown command ""; commands are run, demo, check-config, codes, health, assets'),
-        (["a b\n"], 'unknown command "a b\\n"; commands are run, demo, check-config, codes, health, assets'),
+        (["foo"], "unknown command foo; commands are run, demo, capture-exec, check-config, codes, health, assets"),
+        ([""], 'unknown command ""; commands are run, demo, capture-exec, check-config, codes, health, assets'),
+        (
+            ["a b\n"],
+            'unknown command "a b\\n"; commands are run, demo, capture-exec, check-config, codes, health, assets',
+        ),
         (["--log.level"], "flag --log.level needs a value; see --help"),
         (["--tap", "--log.level=info"], "flag --tap needs a value; see --help"),
         (["--web.enable-lifecycle=true"], "flag --web.enable-lifecycle takes no value; see --help"),
@@ -99,6 +103,12 @@ def started(*words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
         ),
         ([TAP, "--limits.connect-timeout=0"], '--limits.connect-timeout: "0" is shorter than 1ms'),
         ([TAP, "--config.file=/no/such"], "cannot read /no/such: no such file"),
+        (["--capture=eth0"], '--capture "eth0": expected INTERFACE:PORT[,target=NAME]'),
+        (["capture-exec"], "capture-exec needs a --capture; see --help"),
+        (["capture-exec", "--", "ls"], "capture-exec needs a --capture; see --help"),
+        (["capture-exec", "--capture=lo:80"], "capture-exec needs a COMMAND behind --; see --help"),
+        (["capture-exec", "--capture=lo:80", "ls"], "unexpected argument ls; see --help"),
+        (["capture-exec", "--capture=lo:0", "--", "ls"], '--capture "lo:0": "0" is not a port between 1 and 65535'),
         (["check-config"], "check-config needs a FILE; see --help"),
         (["check-config", "a", "b"], "unexpected argument b; see --help"),
         (["codes", "x"], "x is not a close code; give a number such as 1009"),
@@ -148,11 +158,19 @@ def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     for setting in SETTINGS:
         assert f"{setting.flag} " in text or f"{setting.flag}, " in text
         assert setting.help + (f" (default {setting.default})" if setting.default else "") in text
-    for command in ("run", "demo", "check-config FILE", "codes [CODE [CODE]]", "health [URL]", "assets --out DIR"):
+    for command in (
+        "run",
+        "demo",
+        "capture-exec ... -- COMMAND",
+        "check-config FILE",
+        "codes [CODE [CODE]]",
+        "health [URL]",
+        "assets --out DIR",
+    ):
         assert f" {command} " in text
 
 
-@pytest.mark.parametrize("command", ["demo", "check-config", "codes", "health", "assets"])
+@pytest.mark.parametrize("command", ["demo", "capture-exec", "check-config", "codes", "health", "assets"])
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
     """Each command has a --help of its own, whatever else is missing."""
     assert answered(capsys, command, "--help").startswith(f"usage: websocket-exporter {command} ")
@@ -195,7 +213,10 @@ def test_valid_file_is_said_to_be_valid(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WEBSOCKET_EXPORTER_LOG_LEVEL", "loud")
     Path("good.yaml").write_text('targets: {a: , b: }\ntap: [{listen: ":8080", upstream: "unix:/x", target: a}]')
-    assert answered(capsys, "check-config", "good.yaml") == "good.yaml: valid; taps: 1; probes: 0; targets: a, b\n"
+    assert (
+        answered(capsys, "check-config", "good.yaml")
+        == "good.yaml: valid; taps: 1; captures: 0; probes: 0; targets: a, b\n"
+    )
 
 
 def test_risky_file_is_warned_of(
@@ -206,7 +227,7 @@ def test_risky_file_is_warned_of(
     Path("risky.yaml").write_text('tap: [{listen: ":8080", upstream: "127.0.0.1:8081"}]')
     assert cli.main(["check-config", "risky.yaml"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == "risky.yaml: valid; taps: 1; probes: 0; targets: default\n"
+    assert captured.out == "risky.yaml: valid; taps: 1; captures: 0; probes: 0; targets: default\n"
     assert re.fullmatch(
         r"risky\.yaml: warning: tap :8080 connects to 127\.0\.0\.1:8081 over loopback.*\n", captured.err
     )
@@ -457,7 +478,7 @@ def test_reload_reads_every_layer_again(run: Callable[..., Running], tmp_path: P
     file.write_text("exporter: []")
     running.process.send_signal(signal.SIGHUP)
     event = running.wait_for("configuration not reloaded, the old one stays in force")
-    known = "limits, log, probe, shutdown, storage, tap, targets, web, webhook"
+    known = "capture, capture_options, limits, log, probe, shutdown, storage, tap, targets, web, webhook"
     assert event["faults"] == [f"{file}: exporter: unknown key; known keys are {known}"]
 
     running.process.send_signal(signal.SIGTERM)

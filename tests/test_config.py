@@ -327,6 +327,11 @@ LAYERS: Final = {
     "web.telemetry-path": ("/a", "/b", "/c"),
     "web.enable-lifecycle": ("true", "false", "true"),
     "web.config.file": ("a", "b", "c"),
+    "capture.mode": ("lifecycle", "full", "lifecycle"),
+    "capture.ring-size": ("1MiB", "2MiB", "16MiB"),
+    "capture.ring-size-limit": ("4MiB", "8MiB", "1GiB"),
+    "capture.optional": ("true", "false", "true"),
+    "capture.fd": ("3", "5", "1000000"),
     "webhook.listen-address": ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"),
     "webhook.secrets-file": ("a", "b", "c"),
     "webhook.require-ids": ("true", "false", "true"),
@@ -834,7 +839,7 @@ def test_reference_names_every_flag_variable_and_key() -> None:
         default = f"`{setting.default}`" if setting.default else "none"
         row = f"| `{setting.flag}` | `{setting.variable}` | `{setting.section}.{setting.key}` | {default} |"
         assert row in page
-    for name in ("config.file", "tap"):
+    for name in ("config.file", "tap", "capture"):
         assert f"| `--{name}` | `{environment_variable(name)}` |" in page
 
 
@@ -857,7 +862,7 @@ def test_example_of_the_reference_is_valid(tmp_path: Path) -> None:
     found = load_text(tmp_path, example)
     assert set(found.targets) == {"chat", "feed"}
     assert len(found.tap) == 2
-    for section in ("targets", "tap", "web", "log", "limits", "shutdown"):
+    for section in ("targets", "tap", "capture", "capture_options", "web", "log", "limits", "shutdown"):
         assert re.search(rf"(?m)^{section}:", example)
 
 

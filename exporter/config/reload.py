@@ -6,7 +6,7 @@ from types import MappingProxyType
 import msgspec
 
 from exporter.config.model import SETTINGS, Config, Setting, TapConfig
-from exporter.config.values import show_duration
+from exporter.config.values import show_duration, show_size
 
 
 class ReloadPlan(msgspec.Struct, frozen=True):
@@ -105,6 +105,8 @@ def _shown(value: object, setting: Setting) -> str:
             return str(value).lower()
         case float():
             return show_duration(value)
+        case int() if setting.metavar == "SIZE":
+            return show_size(value)
         case None:
             return setting.default or "unset"
         case _:
