@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import (
+    captures,
     crowd,
     dashboards,
     insights,
@@ -47,6 +48,8 @@ SCENARIOS: Final[dict[str, Callable[[Bench], list[Table]]]] = {
     "messages": relays.messages,
     "connections": relays.connections,
     "latency": relays.latency,
+    "captures": captures.captures,
+    "captured-latency": captures.captured_latency,
     "idle": crowd.idle,
     "stopped": crowd.stopped_readers,
     "scrapes": scrapes.scrapes,
@@ -58,7 +61,7 @@ SCENARIOS: Final[dict[str, Callable[[Bench], list[Table]]]] = {
     "rules": rules.rules,
 }
 
-WAITING: Final = ("latency", "scrapes", "start", "dashboards")
+WAITING: Final = ("latency", "captured-latency", "scrapes", "start", "dashboards")
 """Scenarios that measure time, not CPU: others on the same cores would be measured with them."""
 
 

@@ -1,7 +1,7 @@
 """What must be reached."""
 
-from benchmarks import crowd, dashboards, insights, meter, probes, relays, rules, scrapes, stalls, webhooks
-from benchmarks.bench import ENVOY, HAPROXY, NGINX, Effort
+from benchmarks import captures, crowd, dashboards, insights, meter, probes, relays, rules, scrapes, stalls, webhooks
+from benchmarks.bench import ENVOY, HAPROXY, NGINX, TAP, Effort
 from benchmarks.report import Bound
 from exporter.sources.relay import READ_SIZE
 
@@ -15,6 +15,10 @@ def _event(row: str, limit: float, beside: str | None = None) -> Bound:
     return Bound(f"CPU per reported event, {row}", webhooks.CPU, row, limit, unit, beside)
 
 
+def _captured(text: str, table: str, row: str, limit: float, beside: str) -> Bound:
+    return Bound(f"CPU of capture per {text}", table, row, limit, f"x {beside}", beside)
+
+
 def bounds(effort: Effort) -> tuple[Bound, ...]:
     """The figures of a run of this size."""
     held, stopped = effort.idle_connections, effort.stopped_readers
@@ -25,6 +29,14 @@ def bounds(effort: Effort) -> tuple[Bound, ...]:
         _message(relays.LARGE, 0.4, NGINX),
         _message(relays.LARGE, 0.7, HAPROXY),
         _message(relays.LARGEST, 0.85, ENVOY),
+        _captured(f"message, {captures.SMALL}", captures.MESSAGES, captures.SMALL, 0.35, NGINX),
+        _captured(f"message, {captures.LARGE}", captures.MESSAGES, captures.LARGE, 0.08, NGINX),
+        _captured("connection, set-up and close", captures.CONNECTIONS, captures.SET_UP_AND_CLOSE, 0.6, NGINX),
+        _captured("message at 4,000 messages/s", captures.PACED, captures.SMALL, 0.1, TAP),
+        Bound("  more of a service's CPU", captures.MORE, captures.SMALL, 15, "%"),
+        Bound("  more latency of a service, p50", captures.LATENCY, captures.ADDED, 10, "µs"),
+        Bound(f"  {captures.SEEN} {captures.QUICK_SMALL}", captures.QUICK_SMALL, captures.SEEN, 100, "%", least=True),
+        Bound("RSS per captured connection", captures.MEMORY, captures.IDLE, 1.8, "KiB"),
         Bound("latency added at 2,000 round trips/s, p50", relays.ADDED, relays.P50, 1.2, "x nginx", NGINX),
         Bound("CPU per connection, set-up and close", relays.CONNECTIONS, relays.SET_UP_AND_CLOSE, 3, "x nginx", NGINX),
         Bound("RSS per idle connection", crowd.MEMORY, crowd.IDLE, 0.4, "x nginx", NGINX),

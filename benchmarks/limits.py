@@ -28,7 +28,7 @@ def _control_group(pid: int, share: float) -> Iterator[str]:
     """In a group of its own. Raises OSError where none may be made."""
     root = _cpu_hierarchy()
     before = root / _path_in(root, pid) / "cgroup.procs"
-    group = root / f"websocket-exporter-tests-{os.getpid()}-{pid}"
+    group = root / f"websocket-exporter-{os.getpid()}-{pid}"
     group.mkdir()
     period, quota = round(PERIOD * 1e6), round(PERIOD * share * 1e6)
     try:

@@ -52,6 +52,13 @@ class Programs:
             yield process
 
     @contextlib.contextmanager
+    def capture(self, service: int, arguments: Sequence[str] = ()) -> Iterator[Process]:
+        """The exporter with one capture of a service's port, which it leaves alone; `port` is the service's own."""
+        capture = f"--capture=lo:{service},target={TARGET}"
+        with self._exporter(service, free_port(), [capture, *arguments], ()) as process:
+            yield process
+
+    @contextlib.contextmanager
     def webhook(self, storage: Path | None = None) -> Iterator[Process]:
         """The exporter with its webhook, which takes as many events as come; with a folder of its storage, or without.
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.capture import limits
+from benchmarks import limits
 from tests.peers.processes import Program, program
 
 BUSY: Final = "print('busy', flush=True)\nwhile True: pass"

@@ -11,9 +11,9 @@ from typing import Final
 import pytest
 
 from benchmarks import load
+from benchmarks.limits import limited
 from benchmarks.workload import Workload
 from tests.capture.exporting import ACTIVE, CAPTURED, CLOSES, DROPS, MESSAGES, exporting
-from tests.capture.limits import limited
 from tests.capture.rights import needs_packet_sockets
 from tests.peers.processes import program
 
