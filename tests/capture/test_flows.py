@@ -304,9 +304,7 @@ def test_an_end_behind_a_gap_comes_when_it_is_given_up() -> None:
 
 
 def keys(*pairs: Pair) -> frozenset[bytes]:
-    return frozenset(
-        key_of(Segment(pair.client, pair.server, pair.port, PORT, 0, 0, ACK, 0, 0, 0)) for pair in pairs
-    )
+    return frozenset(key_of(Segment(pair.client, pair.server, pair.port, PORT, 0, 0, ACK, 0, 0, 0)) for pair in pairs)
 
 
 def test_what_the_kernel_knows_no_more_has_vanished() -> None:
