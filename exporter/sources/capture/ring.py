@@ -116,11 +116,18 @@ class Ring:
         # Version 3 packs packets of any length into a block: frames are only there to be checked.
         request = (self._block, self._blocks, self._block, self._blocks, self._timeout_ms, 0, 0)
         self._sock.setsockopt(SOL_PACKET, _PACKET_RX_RING, _REQUEST.pack(*request))
-        self.memory = mmap.mmap(self._sock.fileno(), self.size)
+        try:
+            self.memory = mmap.mmap(self._sock.fileno(), self.size)
+        except OSError:
+            self._forget()
+            raise
         self._status = memoryview(self.memory).cast("I")  # whole words: the kernel must see no half of one
         self._next = 0
 
     def _unmap(self) -> None:
         self._status.release()
         self.memory.close()
+        self._forget()
+
+    def _forget(self) -> None:
         self._sock.setsockopt(SOL_PACKET, _PACKET_RX_RING, bytes(_REQUEST.size))
