@@ -12,7 +12,10 @@ from exporter.metrics.catalogue import KIB, MIB, Metric
 HERE: Final = Path(__file__).parent
 
 MEANINGS: Final[Mapping[tuple[str, str], str]] = {
-    ("", "source"): "how it was seen",
+    ("", "source"): (
+        "how it was seen: on its way through a `tap`, in a `capture` of its packets, by a `probe` that made it, or in "
+        "reports to the `webhook`"
+    ),
     ("", "target"): "the service, by its name in the configuration; `default` where none is configured",
     ("", "outcome"): "who decided how an opening handshake ended",
     ("", "status"): (
@@ -64,6 +67,8 @@ MEANINGS: Final[Mapping[tuple[str, str], str]] = {
     (catalogue.MASS_CLOSE_RETURNS.name, "within"): "time from the mass close's first close until the service accepted",
     (catalogue.BUILD_RECONNECTS.name, "within"): "time from the client's close to its next opening handshake",
     (catalogue.PROBE_FAILURES.name, "reason"): "why the probe failed; see probe.md",
+    ("", "ring"): "`lifecycle` has what begins and ends connections, `size` everything; see capture.md",
+    (catalogue.CAPTURE_IGNORED.name, "reason"): "why the packet was not looked at",
     (catalogue.WEBHOOK_EVENTS.name, "result"): "what became of the event",
     (catalogue.WEBHOOK_EVENTS.name, "reason"): "why it was rejected; `none` where it was not; see webhook.md",
     (catalogue.CLOSE_CODE_INFO.name, "name"): "the registered name of the code",

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 
 from exporter.closecodes import Vocabulary
-from exporter.config import Address, Limits, Target
+from exporter.config import Address, CaptureConfig, Limits, Target
 from exporter.config.probes import parse_probe_flag
 from exporter.events import ANOMALY_KINDS, INITIATORS, SIDES, Origin
 from exporter.metrics.catalogue import METRICS, Metric
@@ -52,7 +52,12 @@ SPELLED: Final = {
 
 def everything(upstream: Address) -> dict[str, Any]:
     """Settings for each source that there is, beside the tap."""
-    return {"webhook_listen_address": LOOPBACK, "probe": (parse_probe_flag(f"chat=ws://{upstream}/"),)}
+    return {
+        "webhook_listen_address": LOOPBACK,
+        "probe": (parse_probe_flag(f"chat=ws://{upstream}/"),),
+        "capture": (CaptureConfig("lo", upstream.port, "chat"),),
+        "capture_optional": True,
+    }
 
 
 async def some_traffic(watched: Watched) -> None:
