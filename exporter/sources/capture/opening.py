@@ -6,7 +6,7 @@ import fcntl
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final, NamedTuple
 
 from exporter.config import CaptureConfig, CaptureMode
@@ -71,14 +71,14 @@ def open_for_inheritance(config: CaptureConfig) -> tuple[socket.socket, socket.s
 
     The first is for the lifecycle ring, the second for the size ring. Raises CaptureError.
     """
-    with _explained(config):
-        socket.if_nametoindex(config.interface)
-        sockets = packet_socket(), packet_socket()
+    with _explained(config), ExitStack() as stack:
+        sockets = stack.enter_context(packet_socket()), stack.enter_context(packet_socket())
         programs = bpf.lifecycle_filter(config.port), bpf.size_filter(config.port)
         for sock, program in zip(sockets, programs, strict=True):
-            _attach(sock, program)
+            _restrict(sock, config.interface, program)
             sock.setsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
-        return sockets
+        stack.pop_all()
+    return sockets
 
 
 def packet_socket() -> socket.socket:
@@ -91,12 +91,7 @@ def packet_socket() -> socket.socket:
 def _ring(config: CaptureConfig, sock: socket.socket, program: bytes, size: int, block: int, timeout_ms: int) -> Ring:
     """The ring of a socket, which it takes over; nothing unfiltered is ever in it."""
     try:
-        # A filter that is locked was chosen by whoever opened the socket.
-        if not sock.getsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER):
-            _attach(sock, program)
-        if _is_loopback(sock, config.interface):
-            # There, each packet goes out and comes in again.
-            sock.setsockopt(SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        _restrict(sock, config.interface, program)
         ring = Ring(sock, size, block, timeout_ms)
     except BaseException:
         sock.close()
@@ -123,6 +118,16 @@ def _socket(config: CaptureConfig, fd: int | None) -> socket.socket:
         raise CaptureError(f"capture of {config}: descriptor {fd} is no packet socket of the type SOCK_DGRAM")
     sock.set_inheritable(False)
     return sock
+
+
+def _restrict(sock: socket.socket, interface: str, program: bytes) -> None:
+    """Let a socket see what is accepted by the filter, and that once."""
+    # A filter that is locked was chosen by whoever opened the socket.
+    if not sock.getsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER):
+        _attach(sock, program)
+    if _is_loopback(sock, interface):
+        # There, each packet goes out and comes in again.
+        sock.setsockopt(SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
 
 
 def _attach(sock: socket.socket, program: bytes) -> None:
