@@ -43,6 +43,9 @@ ENDINGS: Final = {
 """How each connection ends, by its number, and what is to be counted: code and initiator. Who hurries sends its last
 message and its Close frame at once, and does not wait for the answer."""
 
+DUAL: Final = "dual"
+"""In the place of a host: both versions of IP."""
+
 LAST: Final = "last"
 """The message by which a client asks the server to end the connection."""
 
@@ -168,9 +171,16 @@ async def connected(url: str, kind: type[ClientConnection]) -> AsyncIterator[Cli
         yield connection
 
 
+def listening(host: str) -> socket.socket:
+    """On a free port of `host`; of all addresses of both IP versions by one socket for `DUAL`."""
+    if host == DUAL:
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1000)
+    return socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1000)
+
+
 async def serve_for_ever(host: str) -> None:
     patience = {"open_timeout": 60, "close_timeout": 60, "ping_interval": PING, "ping_timeout": None}
-    async with serve(answer, host, 0, compression=None, max_size=None, **patience) as server:
+    async with serve(answer, sock=listening(host), compression=None, max_size=None, **patience) as server:
         print(f"listening {next(iter(server.sockets)).getsockname()[1]}", flush=True)
         await asyncio.Future()
 
