@@ -1,7 +1,8 @@
 """`websocket-exporter demo`: a WebSocket service that restarts, its clients and the exporter, all on loopback.
 
 Nothing is staged: the service really stops listening and closes everyone with 1001, one client's messages really are
-over the service's limit (1009), and everything passes through a real tap. What the metrics say is what happened.
+over the service's limit (1009), and everything passes through a real tap. Where the process may, a capture watches the
+same connections, with nothing in their way. What the metrics say is what happened.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from exporter import log
 from exporter.app import App, run_loop, stop_on_signals
-from exporter.config import Address, Config, KeyRule, Limits, TapConfig, Target
+from exporter.config import Address, CaptureConfig, Config, KeyRule, Limits, TapConfig, Target
 from exporter.demo import report, screen
 from exporter.demo.clients import CLIENT, crowd
 from exporter.demo.scenario import Scenario
@@ -29,6 +30,7 @@ WEB: Final = Address("127.0.0.1", 11009)
 TARGET: Final = "demo"
 
 _STDERR: Final = 2
+_LOOPBACK: Final = "lo"
 _SHUTDOWN_GRACE: Final = 1.0  # its connections are already closed then; the rest is for a last scrape
 
 
@@ -88,6 +90,7 @@ def _config(web: Address, upstream: Address, scenario: Scenario) -> Config:
             }
         ),
         tap=(TapConfig(Address("127.0.0.1", 0), upstream, TARGET),),
+        capture=(CaptureConfig(_LOOPBACK, upstream.port, TARGET),) if may_capture() else (),
         web_listen_address=web,
         web_telemetry_path="/metrics",
         web_enable_lifecycle=False,
@@ -95,6 +98,17 @@ def _config(web: Address, upstream: Address, scenario: Scenario) -> Config:
         log_format="auto",
         shutdown_grace=_SHUTDOWN_GRACE,
     )
+
+
+def may_capture() -> bool:
+    """Whether this process may watch packets: then the demo has a capture beside its tap, to compare them live."""
+    from exporter.sources.capture.opening import packet_socket
+
+    try:
+        packet_socket().close()
+    except OSError:
+        return False
+    return True
 
 
 def _log_level(*, table: bool) -> str:

@@ -39,11 +39,11 @@ def places(web: Address, tap: Address) -> Places:
 
 
 def closes(recorder: Recorder) -> dict[str, dict[str, int]]:
-    """Closes that the exporter has counted, by code label and initiator, in the order of the codes; no zeros."""
+    """Closes that the tap has counted, by code label and initiator, in the order of the codes; no zeros."""
     found: dict[str, dict[str, int]] = {}
     family = next(family for family in recorder.collect() if catalogue.CLOSES.name == f"{family.name}_total")
     for sample in family.samples:
-        if sample.value:
+        if sample.value and sample.labels["source"] == "tap":
             initiators = found.setdefault(sample.labels["code"], {})
             initiators[sample.labels["initiator"]] = initiators.get(sample.labels["initiator"], 0) + int(sample.value)
     return dict(sorted(found.items()))

@@ -283,8 +283,8 @@ CAPTURE_MISSED: Final = Metric(
 CAPTURE_IGNORED: Final = Metric(
     "websocket_exporter_capture_ignored_packets_total",
     "counter",
-    "Captured packets that were not looked at, by reason: contradictory or a fragment (malformed), not to be believed by "
-    "their receiver (out_of_window), or of one connection too many to follow (too_many).",
+    "Captured packets that were not looked at, by reason: contradictory or a fragment (malformed), nothing that their "
+    "receiver would believe (out_of_window), or of one connection too many to follow (too_many).",
     ("reason",),
 )
 CAPTURE_LIFECYCLE_ONLY: Final = Metric(

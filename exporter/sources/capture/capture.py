@@ -25,12 +25,15 @@ from exporter.sources.capture.ring import ETHERTYPE_OFFSET, PACKET_HEADER, Ring
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.flow import Flow, Losses, PacketClock
 from exporter.wire.packet import Malformed, Memory, parse
-from exporter.wire.tcp import MASK
+from exporter.wire.tcp import MASK, Stream
 from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import OutOfStep, Watch
 
-AT_ONCE: Final = 1024
-"""Packets looked at before others get their turn: about a millisecond."""
+AT_ONCE: Final = 256
+"""Packets looked at before others get their turn: less than a millisecond."""
+
+MOST_KEPT: Final = 20_000
+"""Packets of the lifecycle ring that wait for the size ring; of more, the oldest do not wait any longer."""
 
 SWEEP: Final = 0.1
 """Seconds between looks at what waits."""
@@ -66,6 +69,7 @@ _ACK_ALONE: Final = 0x10  # of ACK, RST, SYN and FIN
 _FRAGMENT: Final = 0x3FFF
 _TCP: Final = 6
 _NEVER: Final = 1 << 63
+_SECOND: Final = 1_000_000_000
 
 _log = structlog.get_logger(__name__)
 
@@ -173,7 +177,8 @@ class Capture:
 
     def catch_up(self) -> None:
         """Take all that the kernel has seen so far."""
-        self._take_lifecycle()
+        while self._lifecycle.block() is not None:
+            self._take_lifecycle()
         while self._size is not None and not self.lifecycle_only and self._walk(self._size):
             pass
         self._settle(_NEVER)
@@ -186,19 +191,23 @@ class Capture:
     # The rings.
 
     def _take_lifecycle(self) -> None:
-        """Keep what the lifecycle ring has until the size ring has come as far."""
+        """Keep a block of the lifecycle ring until the size ring has come as far."""
         ring = self._lifecycle
-        while (block := ring.block()) is not None:
-            offset, packets = block
-            memory = ring.memory
-            for _ in range(packets):
-                following, sec, nsec, captured, _, _, _, net = PACKET_HEADER.unpack_from(memory, offset)
-                protocol = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
-                begin = offset + net
-                at = sec * 1_000_000_000 + nsec
-                self._kept.append(_Kept(at, protocol, memory[begin : begin + captured]))
-                offset += following
-            ring.release()
+        block = ring.block()
+        if len(self._kept) >= MOST_KEPT:
+            self._settle(_NEVER, AT_ONCE)  # their order has to give way
+            return
+        if block is None:
+            return
+        offset, packets = block
+        memory = ring.memory
+        for _ in range(packets):
+            following, sec, nsec, captured, _, _, _, net = PACKET_HEADER.unpack_from(memory, offset)
+            protocol = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
+            begin = offset + net
+            self._kept.append(_Kept(sec * _SECOND + nsec, protocol, memory[begin : begin + captured]))
+            offset += following
+        ring.release()
         if self.lifecycle_only:
             self._settle(_NEVER)
 
@@ -233,7 +242,7 @@ class Capture:
         with memoryview(memory) as view:
             for _ in range(now):
                 following, sec, nsec, captured, _, _, _, net = header(memory, offset)
-                at = sec * 1_000_000_000 + nsec
+                at = sec * _SECOND + nsec
                 if at >= due:
                     self._settle(at)
                     due = kept[0].at if kept else _NEVER
@@ -272,13 +281,22 @@ class Capture:
         self._note_drops()
         return True
 
-    def _settle(self, until: int) -> None:
-        """Take what the lifecycle ring has seen up to that time (nanoseconds)."""
+    async def _settle_in_turns(self, now: int) -> None:
+        """Take what the lifecycle ring has seen, if the size ring has come as far."""
+        while self._size is None or self.lifecycle_only or (self._block is None and self._size.block() is None):
+            if not self._settle(_NEVER if self.lifecycle_only else now - LATE, AT_ONCE):
+                break
+            await asyncio.sleep(0)
+
+    def _settle(self, until: int, most: int = MOST_KEPT) -> bool:
+        """Take what the lifecycle ring has seen up to that time (nanoseconds). Returns whether there is more of it."""
         self._clock.offset = time.time_ns() - time.monotonic_ns()
         kept = self._kept
-        while kept and kept[0].at <= until:
+        while kept and kept[0].at <= until and most:
+            most -= 1
             packet = kept.popleft()
             self._packet(packet.data, 0, len(packet.data), packet.protocol, packet.at)
+        return not most
 
     def _packet(self, memory: Memory, begin: int, captured: int, protocol: int, at: int) -> None:
         """Take any packet."""
@@ -296,10 +314,9 @@ class Capture:
             self._complain("following a connection failed", exc_info=fault)
 
     @staticmethod
-    def _flow_of(stream: object) -> Flow:
-        owner = stream.owner  # type: ignore[attr-defined]
-        assert isinstance(owner, Flow)
-        return owner
+    def _flow_of(stream: Stream) -> Flow:
+        assert isinstance(stream.owner, Flow)
+        return stream.owner
 
     def _failed(self, flow: Flow, fault: Exception) -> None:
         flow.fail()
@@ -311,11 +328,7 @@ class Capture:
         while True:
             await asyncio.sleep(SWEEP)
             now = time.time_ns()
-            self._take_lifecycle()
-            if self._size is None or self.lifecycle_only:
-                self._settle(_NEVER)
-            elif self._block is None and self._size.block() is None:
-                self._settle(now - LATE)
+            await self._settle_in_turns(now)
             self._note_drops()
             self.losses.recent = now - self._dropped_at < DROPS_MATTER
             if self._flows.waiting:
@@ -370,7 +383,7 @@ class Capture:
                 loop.add_reader(self._size.fileno(), self._take_sizes)
                 _log.info("sizes are captured again", capture=str(self._config))
             return
-        if time.time_ns() - self._dropped_at > 1_000_000_000:
+        if time.time_ns() - self._dropped_at > _SECOND:
             self._dropping_since = None
             return
         if self._dropping_since is None:
@@ -405,7 +418,7 @@ class Capture:
             asked = time.time_ns()
             known = await asyncio.to_thread(sockets.established, self._config.port)
             if known is not None:
-                self._flows.reconcile(frozenset(known), asked - 1_000_000_000)
+                self._flows.reconcile(frozenset(known), asked - _SECOND)
 
     def _complain(self, sentence: str, **details: object) -> None:
         """Log an error, one a second at most."""

@@ -53,10 +53,10 @@ def address_text(address: bytes) -> str:
 
 
 class Flows:
-    """The connections of one captured port, by either direction's key. `waiting` are those that hold something.
+    """The connections of one captured port. `streams` are by the key of their direction.
 
-    `observe` makes the observer of a client's address; `tls` is how many connections spoke TLS, `understood` how many
-    turned out to speak anything that can be followed.
+    `waiting` are those that hold something, with the client's key. `observe` makes the observer of a client's address;
+    `tls` is how many connections spoke TLS since before they were seen.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Flows:
         self._clock = clock
         self._losses = losses
         self.streams: dict[bytes, Stream] = {}
-        self.waiting: set[Flow] = set()
+        self.waiting: dict[Flow, bytes] = {}
         self.tls = 0
         self._flows: dict[bytes, Flow] = {}
         self._opened: dict[bytes, tuple[int, int]] = {}  # the next sequence numbers of client and server
@@ -113,13 +113,13 @@ class Flows:
             self._remove(client_key, flow)
             flow.finish()
         elif flow.waits:
-            self.waiting.add(flow)
+            self.waiting[flow] = client_key
         else:
-            self.waiting.discard(flow)
+            self.waiting.pop(flow, None)
 
     def give_up(self, before: int) -> None:
         """Wait no longer for what was missed before that time (nanoseconds)."""
-        for client_key, flow in [(key, flow) for key, flow in self._waiting_by_key() if flow.waits]:
+        for flow, client_key in list(self.waiting.items()):
             flow.give_up(before)
             self.settle(client_key, flow)
 
@@ -143,10 +143,6 @@ class Flows:
                 flow.finish(vanished=True)
             elif flow.seen_at < asked - UNKNOWN_FOR and not flow.is_websocket:
                 self._remove(client_key, flow)
-
-    def _waiting_by_key(self) -> list[tuple[bytes, Flow]]:
-        waiting = self.waiting
-        return [(key, flow) for key, flow in self._flows.items() if flow in waiting] if waiting else []
 
     def _syn(self, client_key: bytes, segment: Segment, *, to_server: bool) -> None:
         """A connection is asked for, or begins (RFC 9293 section 3.5)."""
@@ -215,7 +211,7 @@ class Flows:
         del self._flows[client_key]
         del self.streams[client_key]
         del self.streams[_reversed(client_key, (len(client_key) - _PORTS.size) // 2)]
-        self.waiting.discard(flow)
+        self.waiting.pop(flow, None)
         if flow.server_began != NEVER:
             self._ended.pop(client_key, None)
         self._ended[client_key] = (self._clock.at, flow.server_began)
