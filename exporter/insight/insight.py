@@ -20,7 +20,8 @@ from exporter.events import (
     Standing,
 )
 from exporter.insight.builds import Builds
-from exporter.insight.mass_close import MassCloseRules, MassCloses, is_loss
+from exporter.insight.incident import MassCloseRules
+from exporter.insight.mass_close import MassCloses, is_loss
 from exporter.insight.oversize import Oversize, OversizeRules
 from exporter.insight.reconnects import TOKEN_LIFE, Reconnects, after_close
 from exporter.insight.seconds import LastMinute

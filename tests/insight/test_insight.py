@@ -19,8 +19,8 @@ from exporter.events import (
     Passing,
     Reconnected,
 )
+from exporter.insight.incident import MassCloseRules
 from exporter.insight.insight import Insight, Rules
-from exporter.insight.mass_close import MassCloseRules
 
 CHAT = Origin("tap", "chat")
 REPORTED = Origin("webhook", "chat")
