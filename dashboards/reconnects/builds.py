@@ -3,7 +3,7 @@
 from dashboards import promql
 from dashboards.panels import note, ranking, time_series
 from dashboards.pieces import Heading, Panel, Query
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.quantiles import quantiles
 from dashboards.style import CLASS_COLOURS, WHO
 from dashboards.too_big.refusals import remedy_notes
@@ -20,7 +20,7 @@ def panels() -> list[Panel]:
                 "back to be refused again. Far fewer than closes: people leave for good, or clients share a key.",
             ),
             "cps",
-            Query(promql.rate(catalogue.RECONNECTS, (*ORIGIN, "after")), f"{{{{after}}}} {WHO}"),
+            Query(shown.rate(catalogue.RECONNECTS, (*ORIGIN, "after")), f"{{{{after}}}} {WHO}"),
             width=8,
             colours=by_close,
         ),
@@ -44,7 +44,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.rate(catalogue.BUILD_RECONNECTS, (*ORIGIN, "build", "within")),
+                shown.rate(catalogue.BUILD_RECONNECTS, (*ORIGIN, "build", "within")),
                 f"{{{{build}}}} {{{{within}}}} {WHO}",
             ),
             width=8,
@@ -55,7 +55,7 @@ def panels() -> list[Panel]:
                 "Listed builds by how often they came back in the chosen time range and how long they had waited. At "
                 "the top with 1s: the build to fix first.",
             ),
-            Query(f"{promql.increase(catalogue.BUILD_RECONNECTS, (*ORIGIN, 'build', 'within'), promql.RANGE)} > 0", ""),
+            Query(f"{shown.increase(catalogue.BUILD_RECONNECTS, (*ORIGIN, 'build', 'within'), promql.RANGE)} > 0", ""),
             unit="short",
             columns={
                 "build": "Build",

@@ -1,9 +1,8 @@
 """Who refuses, how often, how large the refused messages were, and what to do about it."""
 
-from dashboards import promql
-from dashboards.panels import note, time_series
+from dashboards.panels import POINTS, note, time_series
 from dashboards.pieces import Heading, Panel, Query
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.quantiles import quantiles
 from dashboards.style import EVIDENCE_COLOURS, WHO
 from exporter import closecodes
@@ -26,7 +25,7 @@ def panels() -> list[Panel]:
                 ),
             ),
             "cps",
-            Query(promql.rate(catalogue.CLOSES, (*ORIGIN, "initiator"), code="1009"), f"by {{{{initiator}}}} {WHO}"),
+            Query(shown.rate(catalogue.CLOSES, (*ORIGIN, "initiator"), code="1009"), f"by {{{{initiator}}}} {WHO}"),
             dashed="^by client ",
         ),
         time_series(
@@ -37,7 +36,7 @@ def panels() -> list[Panel]:
                 "WebSocketMessageTooBigLoop",
             ),
             "cps",
-            Query(promql.rate(catalogue.TOO_BIG_REPEATS, (*ORIGIN, "evidence")), f"{{{{evidence}}}} {WHO}"),
+            Query(shown.rate(catalogue.TOO_BIG_REPEATS, (*ORIGIN, "evidence")), f"{{{{evidence}}}} {WHO}"),
             colours=by_evidence,
         ),
         time_series(
@@ -49,7 +48,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.observations(catalogue.OVERSIZE, (*ORIGIN, "direction", "evidence")),
+                shown.observations(catalogue.OVERSIZE, (*ORIGIN, "direction", "evidence")),
                 f"{{{{direction}}}} {{{{evidence}}}} {WHO}",
             ),
             width=8,
@@ -65,6 +64,7 @@ def panels() -> list[Panel]:
             *quantiles(catalogue.OVERSIZE, (0.5, 1), "direction", "evidence"),
             width=8,
             log_base=2,
+            points=POINTS // 2,  # quantiles of many buckets cost most, and refusals are few
             colours=by_evidence,
         ),
         time_series(
@@ -75,7 +75,7 @@ def panels() -> list[Panel]:
                 "client_key tells them apart.",
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.TOO_BIG_STUCK, ORIGIN), WHO),
+            Query(shown.gauge("sum", catalogue.TOO_BIG_STUCK, ORIGIN), WHO),
             width=8,
         ),
         note(
