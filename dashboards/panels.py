@@ -28,6 +28,8 @@ from dashboards.pieces import (
 POINTS: Final = 300
 """Points of a line, or columns of a heatmap, at most: one every 5 minutes of a day. A panel has room for two or three
 times as many, which Prometheus would have to compute."""
+FEW_POINTS: Final = 150
+"""The same for what costs most: many series for each line, such as quantiles by several labels."""
 
 
 def time_series(

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from dashboards.panels import time_series
+from dashboards.panels import FEW_POINTS, time_series
 from dashboards.pieces import Heading, Panel, Query
 from dashboards.promql import ORIGIN, PROCESS, replicas, shown
 from dashboards.quantiles import quantiles
@@ -100,6 +100,7 @@ def panels() -> list[Panel]:
             *quantiles(catalogue.PING_RTT, (0.5, 0.99), "peer"),
             width=8,
             log_base=10,
+            points=FEW_POINTS,
         ),
     ]
 

@@ -1,7 +1,7 @@
 """Whether the exporter is well, and what it could not understand."""
 
 from dashboards import promql
-from dashboards.panels import tile, time_series
+from dashboards.panels import FEW_POINTS, tile, time_series
 from dashboards.pieces import Heading, Panel, Query, value_map
 from dashboards.promql import PROCESS, shown
 from dashboards.style import REPLICA
@@ -85,6 +85,7 @@ def panels() -> list[Panel]:
             Query(shown.rate(catalogue.HTTP_ERRORS, (*PROCESS, "error")), f"HTTP {{{{error}}}} {REPLICA}"),
             Query(shown.rate(catalogue.LABEL_OVERFLOW, (*PROCESS, "label")), f"folded {{{{label}}}} {REPLICA}"),
             width=6,
+            points=FEW_POINTS,
         ),
         time_series(
             Heading(

@@ -1,7 +1,7 @@
 """Who comes back: after which kind of close, and which client builds do not wait."""
 
 from dashboards import promql
-from dashboards.panels import note, ranking, time_series
+from dashboards.panels import FEW_POINTS, note, ranking, time_series
 from dashboards.pieces import Heading, Panel, Query
 from dashboards.promql import ORIGIN, shown
 from dashboards.quantiles import quantiles
@@ -34,6 +34,7 @@ def panels() -> list[Panel]:
             *quantiles(catalogue.RECONNECT_DELAY, (0.5, 0.95), "after"),
             width=8,
             log_base=10,
+            points=FEW_POINTS,
             colours=by_close,
         ),
         time_series(

@@ -1,6 +1,6 @@
 """Who refuses, how often, how large the refused messages were, and what to do about it."""
 
-from dashboards.panels import POINTS, note, time_series
+from dashboards.panels import FEW_POINTS, note, time_series
 from dashboards.pieces import Heading, Panel, Query
 from dashboards.promql import ORIGIN, shown
 from dashboards.quantiles import quantiles
@@ -57,15 +57,15 @@ def panels() -> list[Panel]:
         time_series(
             Heading(
                 "Sizes of refused messages",
-                "How large the refused messages were. Median and largest alike: one payload, a bound can be raised to "
-                "it. Far apart: no limit will be enough, such payloads belong into chunks.",
+                "How large the messages were that were refused with 1009; suspected ones are in a heatmap below. "
+                "Median and largest alike: one payload, a bound can be raised to it. Far apart: no limit will be "
+                "enough, such payloads belong into chunks.",
             ),
             "bytes",
-            *quantiles(catalogue.OVERSIZE, (0.5, 1), "direction", "evidence"),
+            *quantiles(catalogue.OVERSIZE, (0.5, 1), "direction", evidence="close_1009"),
             width=8,
             log_base=2,
-            points=POINTS // 2,  # quantiles of many buckets cost most, and refusals are few
-            colours=by_evidence,
+            points=FEW_POINTS,
         ),
         time_series(
             Heading(
