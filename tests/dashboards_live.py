@@ -55,7 +55,14 @@ ACCEPTED: Final = CLOSED + OPEN
 ATTEMPTS: Final = ACCEPTED + FORBIDDEN + NOBODY
 
 WINDOW: Final = 3600
-VARIABLES: Final = {"target": ".+", "source": ".+", "__rate_interval": "1h", "__range": "1h"}
+VARIABLES: Final = {
+    "target": ".+",
+    "source": ".+",
+    "shown": ".+",
+    "instance": ".+",
+    "__rate_interval": "1h",
+    "__range": "1h",
+}
 
 
 async def answer(connection: ServerConnection) -> None:

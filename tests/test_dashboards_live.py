@@ -116,7 +116,15 @@ def test_annotations_mark_what_happened(stage: Stage, name: str) -> None:
 
 @every_dashboard
 def test_variables_offer_what_there_is(stage: Stage, name: str) -> None:
-    """Both jobs, the target, and of the busy job every source that saw something."""
-    variables = variable_queries(RENDERED[name], {**VARIABLES, "job": "busy"})
-    offered = {variable: {labels[variable] for labels, _ in stage.ask(expr)} for variable, expr in variables}
-    assert offered == {"job": {"busy", "fresh"}, "target": {"chat"}, "source": {"tap", "probe", "webhook"}}
+    """Both jobs, the target, and of the busy job its exporter, and every source that saw something."""
+    variables = dict(variable_queries(RENDERED[name], {**VARIABLES, "job": "busy"}))
+    ranked = [labels["target"] for labels, _ in stage.ask(variables.pop("shown"))]
+    assert ranked == ["chat"]
+    offered = {variable: {labels[variable] for labels, _ in stage.ask(expr)} for variable, expr in variables.items()}
+    ((exporter, _),) = stage.ask('up{job="busy"}')
+    assert offered == {
+        "job": {"busy", "fresh"},
+        "target": {"chat"},
+        "source": {"tap", "probe", "webhook"},
+        "instance": {exporter["instance"]},
+    }
