@@ -90,17 +90,13 @@ def packet_socket() -> socket.socket:
 
 def _ring(config: CaptureConfig, sock: socket.socket, program: bytes, size: int, block: int, timeout_ms: int) -> Ring:
     """The ring of a socket, which it takes over; nothing unfiltered is ever in it."""
-    try:
+    with ExitStack() as stack:
+        stack.callback(sock.close)
         _restrict(sock, config.interface, program)
         ring = Ring(sock, size, block, timeout_ms)
-    except BaseException:
-        sock.close()
-        raise
-    try:
+        stack.callback(ring.close)
         sock.bind((config.interface, _ETH_P_ALL))
-    except BaseException:
-        ring.close()
-        raise
+        stack.pop_all()
     return ring
 
 
