@@ -4,7 +4,7 @@
 recorder's numbers and makes a `Status` of plain, frozen values, which can be rendered whenever there is time.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,6 +34,9 @@ from exporter.wire.sizes import MessageSizes
 
 CLOSES: Final = 50
 """Closes that are kept."""
+LATELY: Final = 2.0
+"""Seconds in which one source may tell what another has not told yet."""
+
 MASS_CLOSES: Final = 20
 """Mass closes that are kept."""
 BUILDS: Final = 20
@@ -119,11 +122,15 @@ class StatusBook:
         self._now = now
         self._closes: deque[ClosedAt] = deque(maxlen=CLOSES)
         self._mass_closes: deque[MassClosedAt] = deque(maxlen=MASS_CLOSES)
+        self._lately: deque[tuple[float, Origin]] = deque()
 
     def emit(self, event: Event) -> None:
         """Keep a `Closed` or a mass close that was judged; nothing else."""
         if isinstance(event, Closed):
-            self._closes.appendleft(ClosedAt(self._now(), _bounded(event)))
+            now = self._now()
+            self._closes.appendleft(ClosedAt(now, _bounded(event)))
+            self._lately.append((now, event.origin))
+            self._forget_before(now - LATELY)
         elif isinstance(event, MassCloseEnded):
             now, mass_close = self._now(), event.mass_close
             most = sorted(mass_close.builds, key=lambda build: -build.lost)[:BUILDS]
@@ -134,10 +141,17 @@ class StatusBook:
         """This moment."""
         now = self._now()
         mass_closes = tuple(self._mass_closes)
-        targets = tuple(_targets(numbers, now))
+        self._forget_before(now - LATELY)
+        lately = Counter(origin for _, origin in self._lately)
+        targets = tuple(_targets(numbers, now, lately))
         past = [PastMassClose(moment(one.began, now), now - one.ended, one.mass_close) for one in mass_closes]
         advice = advise([target.facts for target in targets], past)
         return Status(now, advice, targets, mass_closes, tuple(self._closes))
+
+    def _forget_before(self, at: float) -> None:
+        lately = self._lately
+        while lately and lately[0][0] < at:
+            lately.popleft()
 
 
 def moment(at: float, now: float) -> str:
@@ -161,7 +175,7 @@ def _cut(text: str, longest: int = LONGEST_TEXT) -> str:
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
-def _targets(numbers: Numbers, now: float) -> Iterator[TargetStatus]:
+def _targets(numbers: Numbers, now: float, lately: Mapping[Origin, int]) -> Iterator[TargetStatus]:
     """Every target of every source, those with most connections first."""
     closes = _closes(numbers)
     standings = numbers.standings()
@@ -186,6 +200,7 @@ def _targets(numbers: Numbers, now: float) -> Iterator[TargetStatus]:
             probe_failures={
                 reason: int(failures[*labels, reason]) for reason in PROBE_FAILURES if failures.get((*labels, reason))
             },
+            lately=lately.get(origin, 0),
         )
         yield TargetStatus(facts, tuple(_directions(facts, sizes)))
 

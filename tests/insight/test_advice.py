@@ -766,3 +766,54 @@ def test_chunks_are_a_power_of_two_well_under_what_is_accepted(accepted: int) ->
         assert chunk >= 4096
         assert chunk & (chunk - 1) == 0
         assert 4 * chunk <= accepted < 8 * chunk
+
+
+# A tap and a capture of one target.
+
+CAPTURED: Final = Origin("capture", "chat")
+GONE: Final = CloseCount("1011", "internal_error", "server", 90)
+
+
+def watched(origin: Origin, *closes: CloseCount, lately: int = 0) -> Facts:
+    return Facts(origin, "09:00 UTC", active=0, closes=closes, standing=standing(), lately=lately)
+
+
+def test_what_tap_and_capture_both_tell_is_told_once() -> None:
+    (only,) = advise([watched(CHAT, GONE), watched(CAPTURED, GONE)], [])
+    assert only.says.startswith("chat: 90 of 90 connections closed since 09:00 UTC (100 %) ended with 1011")
+    other = Origin("capture", "other")
+    assert (
+        len([advice for advice in advise([watched(CHAT, GONE), watched(other, GONE)], []) if advice.weight == "look"])
+        == 2
+    )
+
+
+def test_where_tap_and_capture_disagree() -> None:
+    found = advise(
+        [
+            watched(CHAT, GONE),
+            watched(CAPTURED, replace(GONE, count=60), CloseCount("unknown", "unknown", "unknown", 4)),
+        ],
+        [],
+    )
+    assert found[0] == Advice(
+        "look",
+        "chat: tap and capture disagree: since 09:00 UTC the capture tells 4 closes that the tap does not, and lacks "
+        "30; most of all 1011 by the server (-30).",
+        "Connections that do not go through the tap, or were there before the exporter, are seen by the capture alone. "
+        "What the capture lacks, or calls unknown, it has missed: see websocket_exporter_capture_drops_total and "
+        "docs/capture.md.",
+    )
+    assert found[1].says.startswith("chat: 90 of 90")
+
+
+@pytest.mark.parametrize(("lately", "disagree"), [(0, True), (4, True), (5, False)])
+def test_closes_of_a_moment_ago_may_differ(lately: int, disagree: bool) -> None:
+    found = advise([watched(CHAT, GONE, lately=lately), watched(CAPTURED, replace(GONE, count=85))], [])
+    assert any("disagree" in advice.says for advice in found) is disagree
+
+
+def test_the_one_that_saw_more_is_told() -> None:
+    """Connections beside the tap are known to the capture alone."""
+    found = advise([watched(CHAT, GONE), watched(CAPTURED, replace(GONE, count=100))], [])
+    assert any(advice.says.startswith("chat (capture): 100 of 100") for advice in found), found

@@ -39,7 +39,7 @@ class Facts:
     `since` says when its counts began. `active` is connections open now, None where that is not known. `limits` has
     the configured limits in bytes, `near` how many messages were over NEAR of them, both by direction. `repeats` is
     refusals of clients that had been refused within the 5 minutes before. `probe_up` is None unless it is a probe's,
-    and `probe_failures` its failures by reason.
+    and `probe_failures` its failures by reason. `lately` is how many of the closes were within the last moment.
     """
 
     origin: Origin
@@ -52,6 +52,7 @@ class Facts:
     standing: Standing | None = None
     probe_up: bool | None = None
     probe_failures: Mapping[ProbeFailure, int] = field(default_factory=dict)
+    lately: int = 0
 
     @property
     def closed(self) -> int:
