@@ -4,6 +4,7 @@ A direction with a gap in it is *lost* until frames are found in it again. What 
 `unknown`, never a number.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,6 +63,17 @@ class Losses:
         return self.recent or self.by_design
 
 
+class _Direction(Stream):
+    """One side's stream, and while it is not understood the search for frames in it. `missed`: its loss was counted."""
+
+    __slots__ = ("missed", "search")
+
+    def __init__(self, owner: "Flow", side: Side, first: int, feed: Callable[[Chunk], None]) -> None:
+        super().__init__(owner, side, first, feed)
+        self.search: Search | None = None
+        self.missed = False
+
+
 class Flow:
     """Follows one connection. `over` is whether it has ended; then `finish` it.
 
@@ -71,12 +83,10 @@ class Flow:
 
     __slots__ = (
         "_clock",
+        "_fins",
         "_losses",
-        "_missed",
         "_observer",
-        "_searches",
         "client",
-        "confirmed",
         "over",
         "seen_at",
         "server",
@@ -96,19 +106,19 @@ class Flow:
         self._observer = observer
         self._clock = clock
         self._losses = losses
-        self.client = Stream(self, "client", client_next, observer.from_client)
-        self.server = Stream(self, "server", server_next, observer.from_server)
-        self._searches: dict[Side, Search] = {} if fresh else {"client": Search("client"), "server": Search("server")}
-        self._missed: set[Side] = set()  # whose loss was counted
+        self.client = _Direction(self, "client", client_next, observer.from_client)
+        self.server = _Direction(self, "server", server_next, observer.from_server)
+        if not fresh:
+            self._search()
+        self._fins: tuple[Side, ...] = ()  # of the sides, in the order in which they were seen
         self.over = False
-        self.confirmed = False  # the kernel has said that it knows this connection
         self.seen_at = clock.at
         self.server_began = server_next if fresh else NEVER  # by which a repeated SYN is told from a new one
 
     @property
     def undetermined(self) -> bool:
         """Whether it is not known (yet, or any more) what is spoken here."""
-        return bool(self._searches) and self._observer.websocket is None
+        return self.client.search is not None and self._observer.websocket is None
 
     @property
     def is_websocket(self) -> bool:
@@ -141,7 +151,9 @@ class Flow:
             if 0 < ahead_of(acknowledgment, other.next) <= (WIDE_WINDOW if hesitant else NEAR):
                 other.sent(acknowledgment)
         stream.segment(sequence, data, at, fin=fin)
-        if self.client.end != NEVER or self.server.end != NEVER:
+        if stream.end != NEVER and stream.side not in self._fins:
+            self._fins += (stream.side,)
+        if self._fins:
             self._ended()
 
     def reset(self, stream: Stream, sequence: int, acknowledgment: int | None, at: int) -> None:
@@ -161,6 +173,8 @@ class Flow:
             if ahead_of(acknowledgment, other.next) <= WIDE_WINDOW:
                 other.sent(acknowledgment)
         self._catch_up()
+        for side in self._fins:
+            self._observer.transport_ended(side, "fin")
         self._observer.transport_ended(stream.side, "reset")
         self.over = True
 
@@ -185,7 +199,7 @@ class Flow:
 
     def fail(self) -> None:
         """Stop following after a fault of our own."""
-        self._searches = {}
+        self.client.search = self.server.search = None
         self._observer.fail()
 
     # What the streams tell (tcp.StreamOwner).
@@ -193,9 +207,9 @@ class Flow:
     def take(self, stream: Stream, data: Chunk, at: int) -> None:
         """The next bytes of a stream, seen `at` that time."""
         self._clock.at = at
-        search = self._searches.get(stream.side) if self._searches else None
-        if search is not None:
-            self._look(stream, search, bytes(data))
+        direction = self._direction(stream)
+        if direction.search is not None:
+            self._look(direction, direction.search, bytes(data))
             return
         observer = self._observer
         try:
@@ -203,22 +217,25 @@ class Flow:
         except OutOfStep:
             self._lose(stream)
             return
-        if not stream.direct and not self._searches:
+        if not stream.direct:
             self._go_straight()
 
     def known_payload(self, stream: Stream) -> int:
         """How many of the next bytes need not be seen."""
-        return 0 if stream.side in self._searches else self._observer.ahead(stream.side)
+        return self._observer.ahead(stream.side) if self._direction(stream).search is None else 0
 
     def gap(self, stream: Stream, size: int) -> None:
         """Bytes of a stream will never be seen."""
         if not self._losses.by_design and not self.undetermined:
             self._losses.missed_bytes += size
-        search = self._searches.get(stream.side)
+        search = self._direction(stream).search
         if search is not None:
             search.gap()
         else:
             self._lose(stream)
+
+    def _direction(self, stream: Stream) -> _Direction:
+        return self.client if stream is self.client else self.server
 
     def _hesitant(self) -> bool:
         return self._losses.hesitant() or self.waits
@@ -230,8 +247,9 @@ class Flow:
             return
         if websocket is not None:
             websocket.hesitant = self._hesitant
-        self.client.feed, self.server.feed = self._observer.from_client, self._observer.from_server
-        self.client.direct = self.server.direct = True
+        for stream, feed in ((self.client, self._observer.from_client), (self.server, self._observer.from_server)):
+            if stream.search is None:
+                stream.feed, stream.direct = feed, True
 
     def _lose(self, stream: Stream) -> None:
         stream.direct = False
@@ -241,20 +259,25 @@ class Flow:
         if websocket is None:
             if self._observer.understood:
                 self._observer.unparsed("packets_missed")
-                self._searches = {"client": Search("client"), "server": Search("server")}
-                for one in (self.client, self.server):
-                    one.direct = False
-                    one.slow()
+                self._search()
             return
         websocket.incomplete |= {side}
         websocket.lost |= {side}
-        if side not in self._searches:
-            self._searches[side] = Search(side)
+        direction = self._direction(stream)
+        if direction.search is None:
+            direction.search = Search(side)
             if not self._losses.by_design:
-                self._missed.add(side)
+                direction.missed = True
                 self._losses.directions += 1
 
-    def _look(self, stream: Stream, search: Search, data: bytes) -> None:
+    def _search(self) -> None:
+        """Nothing is understood in either direction (yet)."""
+        for direction in (self.client, self.server):
+            direction.search = Search(direction.side)
+            direction.direct = False
+            direction.slow()
+
+    def _look(self, stream: _Direction, search: Search, data: bytes) -> None:
         """See whether frames can be told again in what a lost side says."""
         found = search.segment(data)
         websocket = self._observer.websocket
@@ -267,11 +290,11 @@ class Flow:
             websocket = self._observer.attach()
             websocket.hesitant = self._hesitant
             websocket.incomplete = frozenset(SIDES)
-            websocket.lost = frozenset(side for side, one in self._searches.items() if one.began)
-        del self._searches[stream.side]
-        if stream.side in self._missed:
-            self._missed.discard(stream.side)
-            self._losses.resyncs += 1
+            both = (self.client, self.server)
+            websocket.lost = frozenset(one.side for one in both if one.search is not None and one.search.began)
+        stream.search = None
+        self._losses.resyncs += stream.missed
+        stream.missed = False
         websocket.lost -= {stream.side}
         meter = _meter(websocket, stream.side)
         meter.resume(max(0, found - len(data)))
@@ -293,9 +316,11 @@ class Flow:
                 stream.give_up()
 
     def _ended(self) -> None:
-        for stream in (self.client, self.server):
-            if stream.finished:
-                self._observer.transport_ended(stream.side, "fin")
+        """Who ended first is who did so first, even if what came before that is still waited for."""
+        for side in self._fins:
+            if not (self.client if side == "client" else self.server).finished:
+                break
+            self._observer.transport_ended(side, "fin")
         self.over = self.over or (self.client.finished and self.server.finished)
 
 

@@ -22,6 +22,7 @@ ACK: Final = 0x10
 _IPV4_HEADER: Final = Struct(">BxH2xHxB")  # version and header length, total length, fragment, protocol
 _IPV6_HEADER: Final = Struct(">4xHB")  # payload length, next header
 _TCP_HEADER: Final = Struct(">HHIIHH")  # ports, sequence and acknowledgment number, offset and flags, window
+_VERSIONS: Final = {IPV4: 4, IPV6: 6}
 _VLAN_TAG: Final = Struct(">HH")
 _MORE_OR_OFFSET: Final = 0x3FFF
 _FRAGMENT: Final = 44
@@ -57,19 +58,34 @@ class Segment(NamedTuple):
 def parse(memory: Memory, begin: int, captured: int, protocol: int) -> Segment | None:
     """The segment in the packet of `captured` bytes at `begin`, whose network protocol is an EtherType; None: no TCP.
 
+    Where there is a VLAN tag kernels differ in whether the protocol is the tag's or what is behind it, and in whether
+    the packet begins with the tag or behind it (seen on 6.18); its first four bits tell.
+
     Raises:
         Malformed: the packet does not hold together.
     """
     end = begin + captured
     try:
-        if protocol in VLANS:
+        version = memory[begin] >> 4
+        if protocol in VLANS and version in _VERSIONS.values():
+            protocol = IPV4 if version == 4 else IPV6
+        elif protocol in VLANS or _VERSIONS.get(protocol, version) != version:
+            tagged = protocol in VLANS
             _, protocol = _VLAN_TAG.unpack_from(memory, begin)
             begin += _VLAN_TAG.size
+            if not (tagged or protocol in _VERSIONS):
+                raise Malformed
         if protocol == IPV4:
             return _ipv4(memory, begin, end)
         return _ipv6(memory, begin, end) if protocol == IPV6 else None
     except (error, IndexError):
         raise Malformed from None
+
+
+def is_syn(packet: bytes, protocol: int) -> bool:
+    """Whether a packet's segment has the SYN flag, or is none that can be told so quickly."""
+    flags = (packet[0] & 0x0F) * 4 + 13 if protocol == IPV4 and packet else len(packet)
+    return flags >= len(packet) or bool(packet[flags] & SYN)
 
 
 def _ipv4(memory: Memory, begin: int, end: int) -> Segment | None:

@@ -72,7 +72,7 @@ class Stream:
         self.expected = NEVER
         self.end = NEVER  # the sequence number behind the last byte, once a FIN has told it
         self._next = first  # while nothing is expected
-        self._held: list[tuple[int, bytes, int]] = []  # sequence number, bytes, when seen; in order
+        self._held: list[tuple[int, bytes, int]] | None = None  # sequence number, bytes, when seen; in order
         self._size = 0
         self._since = 0
 
@@ -103,7 +103,10 @@ class Stream:
             return -WINDOW <= ahead_of(sequence, self.end) <= 1
         if sequence == self.next:
             return True
-        return bool(self._held) and sequence == self._held[-1][0] + len(self._held[-1][1]) & MASK
+        if not self._held:
+            return False
+        last, data, _ = self._held[-1]
+        return sequence == last + len(data) & MASK
 
     @property
     def held_bytes(self) -> int:
@@ -175,7 +178,7 @@ class Stream:
         self.owner.take(self, data, at)
 
     def _hold(self, sequence: int, data: bytes, at: int) -> None:
-        held = self._held
+        held = self._held = self._held or []
         place = bisect_left(held, ahead_of(sequence, self._next), key=lambda one: ahead_of(one[0], self._next))
         if not data or (place < len(held) and held[place][0] == sequence and len(held[place][1]) >= len(data)):
             return
@@ -189,6 +192,8 @@ class Stream:
     def _drain(self) -> None:
         """Take what is held as far as it comes next, overlaps, or comes behind payload that need not be seen."""
         held = self._held
+        if not held:
+            return
         taken = 0
         for sequence, data, at in held:
             ahead = ahead_of(sequence, self._next)

@@ -98,9 +98,23 @@ def test_four_frames_wherever_the_last_ends() -> None:
 
 def test_a_frame_over_many_segments() -> None:
     search = Search("server")
-    data = frame(BINARY, bytes(range(1, 251)) * 1000) + frame(TEXT, b"two")
-    found = [search.segment(data[at : at + 65_000]) for at in range(0, len(data), 65_000)]
-    assert found == [None, None, None, len(data) - 195_000]
+    data = frame(BINARY, bytes(range(1, 251)) * 100) + frame(TEXT, b"two")
+    found = [search.segment(data[at : at + 6000]) for at in range(0, len(data), 6000)]
+    assert found == [None, None, None, None, len(data) - 24_000]
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_large_frame_is_believed_by_its_header(side: Side) -> None:
+    data = frame(BINARY, bytes(range(1, 251)) * 1000, key=key_of(side))
+    assert Search(side).segment(data[:60_000]) == 0
+    assert Search(side).segment(b"A" * 100 + data[:60_000]) == 100
+    assert Search("server" if side == "client" else "client").segment(data[:60_000]) is None
+
+
+@pytest.mark.parametrize(("size", "found"), [(126, 0), (4000, 0), (125, None)])
+def test_a_frame_that_fills_its_segment(size: int, found: int | None) -> None:
+    """A length of 16 bits that fits is no chance; one of 7 bits may be."""
+    assert Search("server").segment(frame(BINARY, b"A" * size)) == found
 
 
 def test_a_header_over_two_segments() -> None:
@@ -153,7 +167,7 @@ def test_noise_is_no_frame(side: Side) -> None:
 def test_absurd_lengths_take_no_room() -> None:
     search = Search("server")
     for _ in range(1000):
-        search.segment(frame(BINARY, b"x", length=1 << 31))
+        search.segment(frame(BINARY, b"x", fin=False, length=60_000))
     assert len(search._candidates) <= MOST_CANDIDATES
     search.segment(frame(TEXT, b"one"))
     assert search.segment(frame(TEXT, b"two")) is not None

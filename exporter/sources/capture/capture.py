@@ -7,6 +7,7 @@ the order of time.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from exporter.sources.capture.opening import Rings
 from exporter.sources.capture.ring import ETHERTYPE_OFFSET, PACKET_HEADER, Ring
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.flow import Flow, Losses, PacketClock
-from exporter.wire.packet import Malformed, Memory, parse
+from exporter.wire.packet import Malformed, Memory, is_syn, parse
 from exporter.wire.tcp import MASK, Stream
 from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import OutOfStep, Watch
@@ -51,7 +52,7 @@ it lost is sent again. 0.3 s were too short for that."""
 
 RECONCILE: Final = 30.0
 RECONCILE_AFTER_DROPS: Final = 2.0
-"""Seconds between looks at the kernel's own connections."""
+"""Seconds between looks at the kernel's own connections: as a rule, and after packets were dropped."""
 
 GROWTH: Final = 2
 GROWTH_PAUSE: Final = 1.0
@@ -135,6 +136,7 @@ class Capture:
         self._dropping_since: float | None = None
         self._grown_at = float("-inf")
         self._shed_until: float | None = None
+        self._missed = asyncio.Event()
         self._complained_of_tls = False
         self._last_complaint = float("-inf")
 
@@ -291,10 +293,14 @@ class Capture:
     def _settle(self, until: int, most: int = MOST_KEPT) -> bool:
         """Take what the lifecycle ring has seen up to that time (nanoseconds). Returns whether there is more of it."""
         self._clock.offset = time.time_ns() - time.monotonic_ns()
+        self._note_drops()
+        complete = not self.lifecycle_only and not self.losses.recent
         kept = self._kept
         while kept and kept[0].at <= until and most:
             most -= 1
             packet = kept.popleft()
+            if complete and not is_syn(packet.data, packet.protocol):
+                continue  # the size ring had it too
             self._packet(packet.data, 0, len(packet.data), packet.protocol, packet.at)
         return not most
 
@@ -352,6 +358,7 @@ class Capture:
         if dropped:
             self._dropped_at = time.time_ns()
             self.losses.recent = True
+            self._missed.set()
 
     def _grow(self, ring: Ring) -> None:
         """Packets were dropped for want of room."""
@@ -414,7 +421,11 @@ class Capture:
     async def _reconcile(self) -> None:
         """Compare with the kernel's connections: what ended unseen must not stay."""
         while True:
-            await asyncio.sleep(RECONCILE_AFTER_DROPS if self.losses.recent else RECONCILE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECONCILE):
+                    await self._missed.wait()
+            self._missed.clear()
+            await asyncio.sleep(RECONCILE_AFTER_DROPS)
             asked = time.time_ns()
             known = await asyncio.to_thread(sockets.established, self._config.port)
             if known is not None:

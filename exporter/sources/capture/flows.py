@@ -72,6 +72,7 @@ class Flows:
         self._flows: dict[bytes, Flow] = {}
         self._opened: dict[bytes, tuple[int, int]] = {}  # the next sequence numbers of client and server
         self._rivals: dict[bytes, int] = {}
+        self._here = False  # the kernel knows connections of this port
         self._ended: dict[bytes, tuple[int, int]] = {}  # when, and where the server's stream began
 
     @property
@@ -131,14 +132,16 @@ class Flows:
             del self._ended[key]
 
     def reconcile(self, known: frozenset[bytes], asked: int) -> None:
-        """End what the kernel knew and does not know any more; `known` are its connections, by the client's key.
+        """End what the kernel does not know (any more); `known` are its connections, by the client's key.
 
         Only what has been silent since before it was `asked` (nanoseconds): what is new may not have been there yet.
+        And only where it knows any of these connections at all: they may be those of another network namespace.
         """
+        self._here = self._here or not known.isdisjoint(self._flows)
         for client_key, flow in list(self._flows.items()):
             if client_key in known:
-                flow.confirmed = True
-            elif flow.seen_at < asked and flow.confirmed:
+                continue
+            if flow.seen_at < asked and self._here and flow.is_websocket:
                 self._remove(client_key, flow)
                 flow.finish(vanished=True)
             elif flow.seen_at < asked - UNKNOWN_FOR and not flow.is_websocket:
