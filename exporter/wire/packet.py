@@ -82,12 +82,6 @@ def parse(memory: Memory, begin: int, captured: int, protocol: int) -> Segment |
         raise Malformed from None
 
 
-def is_syn(packet: bytes, protocol: int) -> bool:
-    """Whether a packet's segment has the SYN flag, or is none that can be told so quickly."""
-    flags = (packet[0] & 0x0F) * 4 + 13 if protocol == IPV4 and packet else len(packet)
-    return flags >= len(packet) or bool(packet[flags] & SYN)
-
-
 def _ipv4(memory: Memory, begin: int, end: int) -> Segment | None:
     first, total, fragment, protocol = _IPV4_HEADER.unpack_from(memory, begin)
     if protocol != TCP:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.wire.packet import ACK, FIN, IPV4, IPV6, RST, SYN, TCP, VLANS, Malformed, Segment, is_syn, parse
+from exporter.wire.packet import ACK, FIN, IPV4, IPV6, RST, SYN, TCP, VLANS, Malformed, Segment, parse
 
 A4, B4 = bytes([192, 0, 2, 1]), bytes([198, 51, 100, 2])
 A6, B6 = bytes(range(16)), bytes(range(16, 32))
@@ -95,22 +95,6 @@ def test_a_vlan_tag_that_the_protocol_does_not_tell_of(protocol: int, packet: by
 @pytest.mark.parametrize("packet", [ipv4(tcp(b"hi")), ipv6(tcp(b"hi"))])
 def test_a_vlan_whose_tag_is_gone(packet: bytes) -> None:
     assert parsed(packet, VLANS[0])[1] == b"hi"
-
-
-@pytest.mark.parametrize(
-    ("packet", "protocol", "syn"),
-    [
-        (ipv4(tcp(flags=SYN)), IPV4, True),
-        (ipv4(tcp(flags=SYN | ACK), options=bytes(8)), IPV4, True),
-        (ipv4(tcp(b"hi", ACK | FIN)), IPV4, False),
-        (ipv4(tcp(b"hi"), options=bytes(8)), IPV4, False),
-        (ipv4(tcp())[:30], IPV4, True),
-        (ipv6(tcp()), IPV6, True),
-        (b"", IPV4, True),
-    ],
-)
-def test_what_may_be_a_syn(packet: bytes, protocol: int, *, syn: bool) -> None:
-    assert is_syn(packet, protocol) is syn
 
 
 @pytest.mark.parametrize(

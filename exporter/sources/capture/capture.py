@@ -1,9 +1,9 @@
 """The capture: the packets of one port, read in place from the kernel's rings, and nothing in the data path.
 
 Two rings see the same port. The *lifecycle ring* gets what begins and ends connections, and Close frames, which message
-data can never displace; the *size ring* gets everything, and may drop. Both feed the same streams, to which what they
-have already seen is a repetition: so nothing needs to know which ring a packet came by, only that they are looked at in
-the order of time.
+data can never displace; the *size ring* gets everything, and may drop. While it has not, it alone is looked at. Else
+both feed the same streams, to which what they have already seen is a repetition: so nothing needs to know which ring a
+packet came by, only that they are looked at in the order of time.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from exporter.sources.capture.opening import Rings
 from exporter.sources.capture.ring import ETHERTYPE_OFFSET, PACKET_HEADER, Ring
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.flow import Flow, Losses, PacketClock
-from exporter.wire.packet import Malformed, Memory, is_syn, parse
+from exporter.wire.packet import Malformed, Memory, parse
 from exporter.wire.tcp import MASK, Stream
 from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import OutOfStep, Watch
@@ -151,6 +151,11 @@ class Capture:
         return self._size is None or self._shed_until is not None
 
     @property
+    def _complete(self) -> bool:
+        """Whether the size ring had everything that the lifecycle ring has."""
+        return not (self.lifecycle_only or self.losses.recent)
+
+    @property
     def ring_bytes(self) -> dict[str, int]:
         """Bytes of each ring."""
         return {"lifecycle": self._lifecycle.size, "size": 0 if self._size is None else self._size.size}
@@ -230,16 +235,16 @@ class Capture:
 
         This is the hot path: a segment that comes as expected goes from the ring straight to its frame meter.
         """
+        self._note_drops()  # those of all that is older than the next block
         block = self._block or ring.block()
         if block is None:
-            self._note_drops()
             return False
         self._clock.offset = time.time_ns() - time.monotonic_ns()
         offset, packets = block
         memory = ring.memory
         header, fast = PACKET_HEADER.unpack_from, _FAST.unpack_from
         streams, clock, kept = self._flows.streams, self._clock, self._kept
-        due = kept[0].at if kept else _NEVER
+        due = kept[0].at if kept and not self._complete else _NEVER
         now = min(packets, AT_ONCE)
         with memoryview(memory) as view:
             for _ in range(now):
@@ -280,12 +285,12 @@ class Capture:
             return True
         self._block = None
         ring.release()
-        self._note_drops()
         return True
 
     async def _settle_in_turns(self, now: int) -> None:
         """Take what the lifecycle ring has seen, if the size ring has come as far."""
         while self._size is None or self.lifecycle_only or (self._block is None and self._size.block() is None):
+            self._note_drops()
             if not self._settle(_NEVER if self.lifecycle_only else now - LATE, AT_ONCE):
                 break
             await asyncio.sleep(0)
@@ -293,15 +298,13 @@ class Capture:
     def _settle(self, until: int, most: int = MOST_KEPT) -> bool:
         """Take what the lifecycle ring has seen up to that time (nanoseconds). Returns whether there is more of it."""
         self._clock.offset = time.time_ns() - time.monotonic_ns()
-        self._note_drops()
-        complete = not self.lifecycle_only and not self.losses.recent
+        complete = self._complete
         kept = self._kept
         while kept and kept[0].at <= until and most:
             most -= 1
             packet = kept.popleft()
-            if complete and not is_syn(packet.data, packet.protocol):
-                continue  # the size ring had it too
-            self._packet(packet.data, 0, len(packet.data), packet.protocol, packet.at)
+            if not complete:
+                self._packet(packet.data, 0, len(packet.data), packet.protocol, packet.at)
         return not most
 
     def _packet(self, memory: Memory, begin: int, captured: int, protocol: int, at: int) -> None:
