@@ -84,7 +84,7 @@ def annotation_queries() -> Iterator[str]:
 
 def runbook_queries() -> Iterator[str]:
     for page in PAGES:
-        yield from re.findall(r"```promql\n(.*?)```", page.read_text(), re.DOTALL)
+        yield from re.findall(r"```promql\n(.*?)```", page.read_text().replace('"SOURCE"', '"tap"'), re.DOTALL)
 
 
 EXPRESSIONS: Final = [*(rule["expr"] for rule in EVERY_RULE), *annotation_queries(), *runbook_queries()]
@@ -343,6 +343,19 @@ def test_a_runbook_has_its_four_sections(page: Path) -> None:
     assert "```promql" in text
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("query", [*runbook_queries()])
+def test_runbook_queries_ask_for_one_service(query: str) -> None:
+    """Job, target and source are selected where the series have them, or told apart by `by`; the job always is.
+
+    Otherwise the answer is about other services too, or has the same connections twice, as two sources saw them.
+    """
+    for node in nodes(query):
+        if isinstance(node, promql_parser.VectorSelector):
+            chosen = {one.name for one in node.matchers.matchers if one.op == promql_parser.MatchOp.Equal}
+            unchosen = ({"job", "target", "source"} & labels_of(node.name)) - chosen
+            assert unchosen <= grouping_labels(query) - {"job"}, node.name
 
 
 @pytest.mark.needs("promtool")
