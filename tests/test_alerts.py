@@ -302,7 +302,18 @@ def test_a_counter_began_in_the_window_it_is_read_in() -> None:
         elif asked_for:
             asked += len(asked_for)
             assert set(re.findall(r"\[(\d+)m\]", expression)) == set(asked_for)
-    assert (began, asked) == (["30", "15", "5"], 11)
+    assert (began, asked) == (["30", "15", "5"], 14)
+
+
+def test_what_begins_at_zero_does_so_for_every_value_of_a_label() -> None:
+    """A recording by evidence or direction takes 0 for each of them where an exporter is new."""
+    found = set()
+    for name, expression in RECORDED.items():
+        zeros = re.findall(r'label_replace\(0 \* \w+:websocket_target:new\d+m, "(\w+)", "(\w+)", "", ""\)', expression)
+        for label in {label for label, _ in zeros}:
+            found.add((name.partition(":")[0].split("_")[-1], label))
+            assert {value for one, value in zeros if one == label} == VALUES[label]
+    assert found == {("evidence", "evidence"), ("direction", "direction")}
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: f"{rule['alert']} {rule['labels']['severity']}")
