@@ -24,6 +24,7 @@ MUTANTS: Final = (
     ("[12h] offset 12h", "[12h]", "WebSocketMessageTooBigSpike.day"),
     ("[5m]) > 0\n", "[5m]) >= 0\n", "WebSocketMessageTooBigSpike"),
     ('{class="too_big", source!="probe"}', '{source!="probe"}', "WebSocketMessageTooBigSpike"),
+    ('"probe', '"nobody', "WebSocketMessageTooBigSpike"),
     ("> time() - 300", "> time()", "WebSocketMessageTooBigSpike"),
     ("> time() - 300", "> 0", "WebSocketMessageTooBigSpike"),
     ("keep_firing_for: 5m", "keep_firing_for: 1s", "WebSocketMessageTooBigSpike"),
@@ -37,9 +38,12 @@ MUTANTS: Final = (
     ('initiator!="client"', 'initiator!="nobody"', "WebSocketReconnectStorm"),
     ('initiator!="client"', 'initiator="server"', "WebSocketReconnectStorm"),
     ('class="going_away"', 'code="1001"', "WebSocketReconnectStorm"),
-    ('status!~"refused|closed"', 'status!~"refused"', "WebSocketReconnectStorm"),
-    ('status!~"refused|closed"', 'status!~"refused|closed|timeout"', "WebSocketReconnectStorm"),
-    ('outcome!="refused_by_exporter"', 'outcome!="failed"', "WebSocketReconnectStorm"),
+    ('status="timeout"', 'status=~"timeout|closed"', "WebSocketReconnectStorm"),
+    ('status="timeout"', 'status=~"timeout|refused"', "WebSocketReconnectStorm"),
+    ('status="timeout"', 'status=~"timeout|limit"', "WebSocketReconnectStorm"),
+    ('status="timeout"', 'status="nothing"', "WebSocketReconnectStorm"),
+    ('handshakes_total{source="webhook"}', 'handshakes_total{source="nobody"}', "WebSocketReconnectStorm"),
+    ('outcome="accepted"', 'outcome=~"accepted|rejected"', "WebSocketReconnectStorm"),
     (
         "max_over_time(websocket_connections_active",
         "-max_over_time(websocket_connections_active",
@@ -47,6 +51,7 @@ MUTANTS: Final = (
     ),
     ("changes(", "0 * changes(", "WebSocketReconnectStorm"),
     ("[30m]", "[5m]", "WebSocketReconnectStorm"),
+    ('"probe', '"nobody', "WebSocketReconnectStorm"),
     ("[1h] offset 5m", "[1h] offset 1h", "WebSocketReconnectStorm"),
     ("[10m] offset 5m", "[10m]", "WebSocketReconnectStorm"),
     ("for: 1m", "for: 0s", "WebSocketReconnectStorm"),
@@ -54,8 +59,8 @@ MUTANTS: Final = (
     ("for: 5m", "for: 1m", "WebSocketExporterDown"),
     ("max by (job) (up", "min by (job) (up", "WebSocketExporterDown"),
     (
-        "up == 0 and on (job, instance) job_instance:websocket_exporter_build_info:present1d",
-        "up == 0",
+        "(up) == 0 and job_instance:websocket_exporter_build_info:present1d",
+        "(up) == 0",
         "WebSocketExporterDown",
     ),
     ("surge:increase2m >= 20", "surge:increase2m >= 19", "WebSocketAbnormalCloseSurge"),
@@ -70,6 +75,7 @@ MUTANTS: Final = (
         "WebSocketAbnormalCloseSurge",
     ),
     ('class="abnormal", ', "", "WebSocketAbnormalCloseSurge"),
+    ('"probe', '"nobody', "WebSocketAbnormalCloseSurge"),
     ('initiator!="exporter"', 'initiator!="nobody"', "WebSocketAbnormalCloseSurge"),
     ('initiator!="exporter"', 'initiator!~"client|exporter"', "WebSocketAbnormalCloseSurge"),
     ('initiator!="exporter"', 'initiator!~"unknown|exporter"', "WebSocketAbnormalCloseSurge"),
@@ -84,25 +90,26 @@ MUTANTS: Final = (
         for status in FAILING.split("|")
     ),
     *((FAILING, f"{FAILING}|{status}", "WebSocketServiceNotAccepting") for status in ("401", "403", "429", "other")),
-    ('outcome!="refused_by_exporter"', 'outcome!="nobody"', "WebSocketServiceNotAccepting"),
+    ('{status=~"refused|closed", ', '{status=~"refused|closed|limit", ', "WebSocketServiceNotAccepting"),
+    ('"probe', '"nobody', "WebSocketServiceNotAccepting"),
     ("0.5 * 120 / 300 * ", "0.49 * 120 / 300 * ", "WebSocketServiceNotAccepting"),
     ("0.5 * 120 / 300 * ", "0.52 * 120 / 300 * ", "WebSocketServiceNotAccepting"),
     ("for: 5m", "for: 3m", "WebSocketServiceNotAccepting"),
     ("for: 5m", "for: 7m", "WebSocketServiceNotAccepting"),
     (
         """and
-                  resets(websocket_closes_total{class="too_big", source!="probe"}[5m]) > 0
-                and on (job, instance, target, source)
+                  resets(job_instance_target_source:websocket_closes_too_big:sum[5m]) > 0
+                and
                   job_instance_target_source:websocket_target:new5m
 """,
         """and
-                  resets(websocket_closes_total{class="too_big", source!="probe"}[5m]) > 0
+                  resets(job_instance_target_source:websocket_closes_too_big:sum[5m]) > 0
 """,
         "WebSocketMessageTooBigSpike.restored",
     ),
     (
-        'last_over_time(websocket_closes_total{class="too_big", source!="probe"}[5m])\n                -',
-        'max_over_time(websocket_closes_total{class="too_big", source!="probe"}[5m])\n                -',
+        "last_over_time(job_instance_target_source:websocket_closes_too_big:sum[5m])\n            -",
+        "max_over_time(job_instance_target_source:websocket_closes_too_big:sum[5m])\n            -",
         "WebSocketMessageTooBigSpike.restored",
     ),
     ("> time() - 300", "> time() - 300000", "WebSocketMessageTooBigSpike.restored"),
@@ -115,7 +122,7 @@ MUTANTS: Final = (
     ('websocket_connections_active{source="tap"}', "websocket_connections_active", "WebSocketTapConnectionLimit"),
     ("refused:increase30m >= 10", "refused:increase30m >= 8", "WebSocketEventsRejected"),
     ("refused:increase30m >= 10", "refused:increase30m >= 12", "WebSocketEventsRejected"),
-    ("refused:increase5m > 0\n", "refused:increase30m > 0\n", "WebSocketEventsRejected"),
+    ("refused:sum[5m])) > 0\n", "refused:sum[30m])) > 0\n", "WebSocketEventsRejected"),
     ("for: 10m", "for: 5m", "WebSocketEventsRejected"),
     ("for: 10m", "for: 20m", "WebSocketEventsRejected"),
     ('{result="rejected"}', "", "WebSocketEventsRejected"),
@@ -158,15 +165,22 @@ MUTANTS: Final = (
     ("increase5m > 0\n          unless", "increase5m > 1\n          unless", "WebSocketMessageTooBigFirstSeen"),
     ("[1d] offset 5m", "[1d]", "WebSocketMessageTooBigFirstSeen"),
     ("[1d] offset 5m", "[1h] offset 5m", "WebSocketMessageTooBigFirstSeen.day"),
-    ("present5m[1h]) >= 0.5", "present5m[1h]) >= 0.4", "WebSocketMessageTooBigSustained"),
-    ("present5m[1h]) >= 0.5", "present5m[1h]) >= 0.6", "WebSocketMessageTooBigSustained"),
+    ("present5m[1h]) >= 0.5", "present5m[1h]) >= 0.49", "WebSocketMessageTooBigSustained"),
+    ("present5m[1h]) >= 0.5", "present5m[1h]) >= 0.52", "WebSocketMessageTooBigSustained"),
     ("present5m offset 1h", "present5m offset 10m", "WebSocketMessageTooBigSustained"),
-    ("0.02 * avg_over_time", "0.01 * avg_over_time", "WebSocketMessageTooBigSustained"),
-    ("0.02 * avg_over_time", "0.03 * avg_over_time", "WebSocketMessageTooBigSustained"),
+    ("0.02 * avg_over_time", "0.0195 * avg_over_time", "WebSocketMessageTooBigSustained"),
+    ("0.02 * avg_over_time", "0.0205 * avg_over_time", "WebSocketMessageTooBigSustained"),
+    ('"probe', '"nobody', "WebSocketMessageTooBigSustained"),
     ("increase15m >= 10", "increase15m >= 9", "WebSocketMessageTooBigLoop"),
     ("increase15m >= 10", "increase15m > 10", "WebSocketMessageTooBigLoop"),
     ('repeats_total{source!="probe"}[15m]', 'repeats_total{source!="probe"}[5m]', "WebSocketMessageTooBigLoop"),
     ("sum by (job, target, source, evidence)", "sum by (job, target, source)", "WebSocketMessageTooBigLoop"),
+    (
+        "changes(websocket_too_big_repeats_total",
+        "1 + changes(websocket_too_big_repeats_total",
+        "WebSocketMessageTooBigLoop",
+    ),
+    ('"probe', '"nobody', "WebSocketMessageTooBigLoop"),
     ("> time() - 900", "> time()", "WebSocketMessageTooBigLoop"),
     ("near_limit:increase30m >= 20", "near_limit:increase30m >= 19", "WebSocketMessageSizeNearLimit"),
     ("near_limit:increase30m >= 20", "near_limit:increase30m > 20", "WebSocketMessageSizeNearLimit"),
@@ -179,7 +193,8 @@ MUTANTS: Final = (
     ("> 2 * (\n", "> 2.02 * (\n", "WebSocketReconnectSurgeAfterRestart"),
     ("> time() - 600", "> -100000", "WebSocketReconnectSurgeAfterRestart"),
     ("[1h] offset 15m", "[1h]", "WebSocketReconnectSurgeAfterRestart"),
-    ('class=~"normal|going_away", initiator="client"', 'class="none"', "WebSocketReconnectSurgeAfterRestart"),
+    ('class=~"normal|going_away", ', 'class="none", ', "WebSocketReconnectSurgeAfterRestart"),
+    ('"probe', '"nobody', "WebSocketReconnectSurgeAfterRestart"),
     (
         "          unless\n          job_target_source:websocket_connections_lost:increase30m >= 20\n",
         "",
@@ -192,6 +207,7 @@ MUTANTS: Final = (
     ("[5m]) >= 5)", "[5m]) >= 6)", "WebSocketReconnectHerd"),
     ("[5m]) >= 5)", "[5m]) >= 4)", "WebSocketReconnectHerd"),
     ("for: 75s", "for: 45s", "WebSocketReconnectHerd"),
+    ('"probe', '"nobody', "WebSocketReconnectHerd"),
     ("lost_at_once:increase30m, ", "lost_at_once:increase30m * 0, ", "WebSocketReconnectStorm"),
     (
         "    job_instance_target_source:websocket_connections_active:max30m\n              )\n",
