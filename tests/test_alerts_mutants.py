@@ -59,7 +59,7 @@ MUTANTS: Final = (
     ("for: 5m", "for: 1m", "WebSocketExporterDown"),
     ("max by (job) (up", "min by (job) (up", "WebSocketExporterDown"),
     (
-        "(up) == 0 and job_instance:websocket_exporter_build_info:present1d",
+        "(up) == 0 and on (job, instance) job_instance:websocket_exporter_build_info:present1d",
         "(up) == 0",
         "WebSocketExporterDown",
     ),
@@ -113,7 +113,7 @@ MUTANTS: Final = (
         "WebSocketMessageTooBigSpike.restored",
     ),
     ("> time() - 300", "> time() - 300000", "WebSocketMessageTooBigSpike.restored"),
-    ("> time() - 300", "> time() - 300000", "WebSocketReconnectStorm.restored"),
+    ("> time() - 1800", "> time() - 180000", "WebSocketReconnectStorm.restored"),
     ("    0\n            )\n", "    -100000\n            )\n", "WebSocketAbnormalCloseSurge.restored"),
     (">= 0.9\n", "> 0.9\n", "WebSocketTapConnectionLimit"),
     (">= 0.9\n", ">= 0.89\n", "WebSocketTapConnectionLimit"),
@@ -210,8 +210,8 @@ MUTANTS: Final = (
     ('"probe', '"nobody', "WebSocketReconnectHerd"),
     ("lost_at_once:increase30m, ", "lost_at_once:increase30m * 0, ", "WebSocketReconnectStorm"),
     (
-        "    job_instance_target_source:websocket_connections_active:max30m\n              )\n",
-        "    1000000 * job_instance_target_source:websocket_connections_active:max30m\n              )\n",
+        "    job_instance_target_source:websocket_connections_active:max30m\n            and\n",
+        "    1000000 * job_instance_target_source:websocket_connections_active:max30m\n            and\n",
         "WebSocketReconnectStorm",
     ),
     ("> 600", "> 580", "WebSocketProbeStalled"),
