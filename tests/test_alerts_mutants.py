@@ -112,7 +112,7 @@ MUTANTS: Final = (
         "max_over_time(job_instance_target_source:websocket_closes_too_big:sum[5m])\n            -",
         "WebSocketMessageTooBigSpike.restored",
     ),
-    ("> time() - ", "> 0 * time() - ", "WebSocketMessageTooBigSpike.restored"),
+    ("> time() - ", "> -1000000 + 0 * ", "WebSocketMessageTooBigSpike.restored"),
     ("> time() - 1800", "> time() - 180000", "WebSocketReconnectStorm.restored"),
     ("    0\n            )\n", "    -100000\n            )\n", "WebSocketAbnormalCloseSurge.restored"),
     (">= 0.9\n", "> 0.9\n", "WebSocketTapConnectionLimit"),
