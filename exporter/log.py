@@ -222,7 +222,9 @@ class EventLog:
         elif isinstance(event, MessageRefused):
             self._log.info("message refused", **_refused_fields(event))
         elif isinstance(event, MassCloseEnded):
-            self._log.warning("mass close", **_mass_close_fields(event.mass_close))
+            over = event.mass_close
+            level = logging.INFO if over.verdict == "healthy" or over.draining else logging.WARNING
+            self._log.log(level, "mass close", **_mass_close_fields(over))
         elif isinstance(event, StreamUnparsed) and event.reason == "internal_error":
             self._log.warning(
                 "internal fault: a connection is relayed unread from here on",
