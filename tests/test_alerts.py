@@ -50,7 +50,7 @@ SCRAPED_LABELS: Final = {"job", "instance", "pod"}
 VALUES: Final[Mapping[str, frozenset[str]]] = {
     "source": frozenset(get_args(events.Source)),
     "class": frozenset(closecodes.CLASSES),
-    "code": frozenset(closecodes.Vocabulary(frozenset(), frozenset()).labels()),
+    "code": frozenset({closecodes.UNKNOWN, *closecodes.Vocabulary(frozenset(), frozenset()).labels()}),
     "initiator": frozenset(events.INITIATORS),
     "outcome": frozenset(get_args(events.HandshakeOutcome)),
     "status": frozenset(
@@ -60,6 +60,7 @@ VALUES: Final[Mapping[str, frozenset[str]]] = {
     "compressed": frozenset({"true", "false"}),
     "result": frozenset({"accepted", "duplicate", "rejected"}),
     "error": frozenset(ERROR_TOKENS),
+    "ring": frozenset(events.RINGS),
     "evidence": frozenset(get_args(events.Evidence)),
     "origin": frozenset({"configured", "accepted", "rejected"}),
     "le": frozenset(
@@ -169,6 +170,18 @@ def test_alerts_are_routed_by_severity(severity: str, receiver: str) -> None:
     labels = [f"alertname={NAMES[0]}", f"severity={severity}"]
     done = subprocess.run([*command, *labels], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.needs("promtool")
+def test_the_readmes_prometheus_configuration_is_valid(tmp_path: Path) -> None:
+    """The lines for prometheus.yml, which drop a second alert, are what Prometheus takes."""
+    lines = re.findall(r"```yaml\n(# prometheus\.yml\n.*?)```", (ALERTS / "README.md").read_text(), re.DOTALL)
+    assert lines
+    file = tmp_path / "prometheus.yml"
+    for text in lines:
+        file.write_text(text)
+        done = promtool("check", "config", "--syntax-only", file)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_services_of_the_same_name_are_told_apart() -> None:

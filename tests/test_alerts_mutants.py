@@ -124,8 +124,10 @@ MUTANTS: Final = (
     ('source=~"webhook|capture"', 'source="webhook"', "WebSocketAbnormalCloseSurge"),
     ('{source!="capture"}', "", "WebSocketReconnectStorm"),
     ("websocket_exporter_capture_up) == 0", "websocket_exporter_capture_up) <= 1", "WebSocketCaptureDown"),
-    ("max by (job, instance, target) (", "max by (job, instance) (", "WebSocketCaptureDown"),
-    ("max by (job, instance, target) (", "max by (job, target) (", "WebSocketCaptureDown"),
+    *(
+        ("max by (job, instance, pod, target) (", f"max by ({labels}) (", "WebSocketCaptureDown")
+        for labels in ("job, instance, pod", "job, target", "job, instance, target")
+    ),
     ("for: 5m", "for: 3m", "WebSocketCaptureDown"),
     ("for: 5m", "for: 15m", "WebSocketCaptureDown"),
     (") >= 20\n            and\n              avg", ") >= 19\n            and\n              avg", "WebSocketCaptureLosing"),
