@@ -1,10 +1,9 @@
-"""What the Alertmanager example holds back, asked of a real Alertmanager: of a tap and a capture the tap's alert speaks."""
+"""What a real Alertmanager holds back by the example: of a tap and a capture of one service, the tap's alert speaks."""
 
 import json
 import shutil
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -61,9 +60,7 @@ def silenced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[tuple[tup
             return alerts if len(alerts) == len(FIRING) and judged else None
 
         alerts = eventually(known, 60, "every alert is judged")
-        yield {
-            tuple(sorted(alert["labels"].items())) for alert in alerts if alert["status"]["state"] == "suppressed"
-        }
+        yield {tuple(sorted(alert["labels"].items())) for alert in alerts if alert["status"]["state"] == "suppressed"}
 
 
 @pytest.mark.parametrize(

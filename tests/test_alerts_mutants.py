@@ -130,8 +130,16 @@ MUTANTS: Final = (
     ),
     ("for: 5m", "for: 3m", "WebSocketCaptureDown"),
     ("for: 5m", "for: 15m", "WebSocketCaptureDown"),
-    (") >= 20\n            and\n              avg", ") >= 19\n            and\n              avg", "WebSocketCaptureLosing"),
-    (") >= 20\n            and\n              avg", ") > 20\n            and\n              avg", "WebSocketCaptureLosing"),
+    (
+        ") >= 20\n            and\n              avg",
+        ") >= 19\n            and\n              avg",
+        "WebSocketCaptureLosing",
+    ),
+    (
+        ") >= 20\n            and\n              avg",
+        ") > 20\n            and\n              avg",
+        "WebSocketCaptureLosing",
+    ),
     ("losses:present2m[15m]) >= 0.5", "losses:present2m[15m]) >= 0.45", "WebSocketCaptureLosing"),
     ("losses:present2m[15m]) >= 0.5", "losses:present2m[15m]) >= 0.57", "WebSocketCaptureLosing"),
     ("losses:present2m offset 15m", "losses:present2m", "WebSocketCaptureLosing"),

@@ -50,8 +50,8 @@ def panels() -> list[Panel]:
         tile(
             Heading(
                 "What is captured",
-                "closes alone: a replica does not look at sizes, because it is configured so (--capture.mode=lifecycle) "
-                "or for a minute because it could not keep up; its log says which.",
+                "closes alone: a replica does not look at sizes, by configuration (--capture.mode=lifecycle), or for a "
+                "minute because it could not keep up; its log says which.",
                 "WebSocketCaptureLosing",
             ),
             "none",

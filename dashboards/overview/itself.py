@@ -23,8 +23,8 @@ def panels() -> list[Panel]:
         time_series(
             Heading(
                 "CPU",
-                "Share of one core, which is all that the exporter uses. Above 80 % a tap delays messages, and a capture "
-                "may drop packets; split the traffic over more replicas.",
+                "Share of one core, which is all that the exporter uses. Above 80 % a tap delays messages and a "
+                "capture drops packets: split the traffic over more replicas.",
             ),
             "percentunit",
             Query(shown.exporters(shown.rate(promql.PROCESS_CPU, PROCESS)), REPLICA),
