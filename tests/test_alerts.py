@@ -40,6 +40,11 @@ COUNTER_SUMS: Final = [name for name in RECORDED if re.fullmatch(r"job_instance(
 NAMES: Final = sorted({rule["alert"] for rule in ALERT_RULES})
 
 TEST_FILES: Final = sorted((ALERTS / "tests").glob("*.yaml"))
+SEEN_BY_A_TAP: Final = [
+    file for file in TEST_FILES if 'source="tap"' in file.read_text() and file.stem != "WebSocketTapConnectionLimit"
+]
+CUT_BY_A_TAP: Final = {"fires when the exporter restarts under the same name and its clients storm"}
+"""Tests that are about a tap itself."""
 PAGES: Final = sorted((ALERTS / "runbooks").iterdir())
 
 PROMETHEUS_OWN: Final = {"up": (), "process_resident_memory_bytes": ()}
@@ -150,6 +155,25 @@ def test_promtool_tests_hold(file: Path, tmp_path: Path) -> None:
 def test_promtool_tests_hold_beside_all_other_rules(file: Path) -> None:
     """The same with every rule, as it is shipped: what `promtool test rules tests/*.yaml` runs."""
     done = promtool("test", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.matrix
+@pytest.mark.needs("promtool")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("file", SEEN_BY_A_TAP, ids=lambda file: file.stem)
+def test_what_a_tap_sees_a_capture_alerts_on_too(file: Path, tmp_path: Path) -> None:
+    """The same series with `source="capture"` fire the same, but where an exporter's restart is what cut them."""
+    text = file.read_text()
+    for seen in ('source="{}"', "source: {}", "seen by {}", "var-source={}"):
+        text = text.replace(seen.format("tap"), seen.format("capture"))
+    head, *cases = re.split(r"(?m)^(?=  - name: )", text)  # as text: 0x60 is no number but sixty times 0
+    kept = [case for case in cases if case.partition("\n")[0].removeprefix("  - name: ") not in CUT_BY_A_TAP]
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "rules" / RULES.name).write_text(json.dumps(rules_behind(file.name.split(".")[0])))  # JSON is YAML
+    (tmp_path / "tests" / file.name).write_text(head + "".join(kept))
+    done = promtool("test", "rules", tmp_path / "tests" / file.name)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
