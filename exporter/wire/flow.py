@@ -75,7 +75,7 @@ class _Direction(Stream):
 
 
 class Flow:
-    """Follows one connection. `over` is whether it has ended; then `finish` it.
+    """Follows one connection. `over` is whether it has ended; then `finish` it. `key` is what it is known by.
 
     `client_next` and `server_next` are the sequence numbers at which the streams begin. A flow that is not `fresh`
     began before: whether it is a WebSocket at all will show.
@@ -87,6 +87,7 @@ class Flow:
         "_losses",
         "_observer",
         "client",
+        "key",
         "over",
         "seen_at",
         "server",
@@ -95,6 +96,7 @@ class Flow:
 
     def __init__(
         self,
+        key: bytes,
         observer: ConnectionObserver,
         clock: PacketClock,
         losses: Losses,
@@ -103,6 +105,7 @@ class Flow:
         *,
         fresh: bool = True,
     ) -> None:
+        self.key = key
         self._observer = observer
         self._clock = clock
         self._losses = losses

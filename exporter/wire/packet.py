@@ -37,14 +37,14 @@ class Malformed(Exception):
 
 
 class Segment(NamedTuple):
-    """One TCP segment. `sender` and `receiver` are address and port, in network order: 6 bytes or, of IPv6, 18.
+    """One TCP segment. `key` is by what its direction is known: addresses and ports as they are on the wire.
 
-    `data` is from `begin` to `end` in the memory it was parsed from, `size` bytes of it were sent: more than there are
-    where the capture has cut the packet.
+    That is source and destination address, source and destination port: 12 bytes or, of IPv6, 36. The data is from
+    `begin` to `end` in the memory it was parsed from, `size` bytes of it were sent: more than there are where the
+    capture has cut the packet.
     """
 
-    source: bytes
-    destination: bytes
+    key: bytes
     source_port: int
     destination_port: int
     sequence: int
@@ -125,8 +125,7 @@ def _tcp(memory: Memory, begin: int, stop: int, end: int, addresses: int, width:
     if header < _SHORTEST_TCP or data > stop or data > end:
         raise Malformed
     return Segment(
-        bytes(memory[addresses : addresses + width]),
-        bytes(memory[addresses + width : addresses + 2 * width]),
+        bytes(memory[addresses : addresses + 2 * width]) + bytes(memory[begin : begin + 4]),
         source_port,
         destination_port,
         sequence,

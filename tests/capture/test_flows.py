@@ -7,7 +7,7 @@ import pytest
 
 from exporter.events import Attached, Closed, Event, HandshakeEnded, Origin, StreamUnparsed
 from exporter.sources.capture import flows
-from exporter.sources.capture.flows import ENDED_FOR, MOST_OPENED, UNKNOWN_FOR, Flows, address_text, key_of
+from exporter.sources.capture.flows import ENDED_FOR, MOST_OPENED, UNKNOWN_FOR, Flows, address_text, reversed_key
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.flow import Losses, PacketClock
 from exporter.wire.packet import ACK, FIN, RST, SYN, Segment
@@ -60,15 +60,21 @@ class Pair:
     at: int = 0
 
     def segment(self, data: bytes = b"", flags: int = ACK, *, up: bool, missed: bool = False) -> None:
-        ends = (self.client, self.server, self.port, PORT) if up else (self.server, self.client, PORT, self.port)
+        ports = (self.port, PORT) if up else (PORT, self.port)
         numbers = (self.client_at, self.server_at) if up else (self.server_at, self.client_at)
         size = len(data) + bool(flags & SYN) + bool(flags & FIN)
         if not missed:
-            self.table.flows.segment(Segment(*ends, *numbers, flags, 0, len(data), len(data)), data, self.at)
+            self.table.flows.segment(
+                Segment(self.key(up=up), *ports, *numbers, flags, 0, len(data), len(data)), data, self.at
+            )
         if up:
             self.client_at += size
         else:
             self.server_at += size
+
+    def key(self, *, up: bool) -> bytes:
+        key = self.client + self.server + self.port.to_bytes(2) + PORT.to_bytes(2)
+        return key if up else reversed_key(key)
 
     def up(self, data: bytes = b"", flags: int = ACK) -> None:
         self.segment(data, flags, up=True)
@@ -134,9 +140,14 @@ def test_ipv6() -> None:
     assert (table.codes(), table.addresses) == (["1001"], ["::7"])
 
 
+def test_the_key_of_the_other_direction() -> None:
+    assert reversed_key(CLIENT + SERVER + b"\x01\x02\x03\x04") == SERVER + CLIENT + b"\x03\x04\x01\x02"
+    assert reversed_key(bytes(16) + b"1" * 16 + b"abcd") == b"1" * 16 + bytes(16) + b"cdab"
+
+
 def test_neither_port_is_ours() -> None:
     table = Table()
-    segment = Segment(CLIENT, SERVER, 1, 2, 0, 0, ACK, 0, 0, 0)
+    segment = Segment(CLIENT + SERVER + bytes([0, 1, 0, 2]), 1, 2, 0, 0, ACK, 0, 0, 0)
     table.flows.segment(segment, b"GET ", 0)
     assert table.flows.streams == {}
 
@@ -304,7 +315,7 @@ def test_an_end_behind_a_gap_comes_when_it_is_given_up() -> None:
 
 
 def keys(*pairs: Pair) -> frozenset[bytes]:
-    return frozenset(key_of(Segment(pair.client, pair.server, pair.port, PORT, 0, 0, ACK, 0, 0, 0)) for pair in pairs)
+    return frozenset(pair.key(up=True) for pair in pairs)
 
 
 def test_what_the_kernel_knows_no_more_has_vanished() -> None:

@@ -57,7 +57,7 @@ class Captured:
         self.clock = PacketClock()
         self.losses = Losses(by_design=by_design)
         observer = ConnectionObserver(self._choose, origin=LISTENER, sink=self, clock=self.clock, address="192.0.2.7")
-        self.flow = Flow(observer, self.clock, self.losses, FIRST["client"], FIRST["server"], fresh=fresh)
+        self.flow = Flow(b"key", observer, self.clock, self.losses, FIRST["client"], FIRST["server"], fresh=fresh)
         self.passed: dict[Side, int] = {"client": 0, "server": 0}
         self.now = 0
 

@@ -6,7 +6,6 @@ before the capture did is followed as soon as its frames can be told.
 
 import socket
 from collections.abc import Callable, Mapping
-from struct import Struct
 from typing import Final
 
 from exporter.wire.connection import ConnectionObserver
@@ -30,19 +29,16 @@ MOST_FLOWS: Final = 200_000
 UNKNOWN_FOR: Final = 60_000_000_000
 """Nanoseconds for which something is kept that has said nothing, is no WebSocket and unknown to the kernel."""
 
-_PORTS: Final = Struct(">HH")
+_PORTS: Final = 4  # bytes of both
 _TLS_STARTS: Final = (b"\x16\x03", b"\x17\x03")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
-def key_of(segment: Segment) -> bytes:
-    """By which the direction of a segment is found: addresses and ports, as they are on the wire."""
-    return segment.source + segment.destination + _PORTS.pack(segment.source_port, segment.destination_port)
-
-
-def reverse_of(segment: Segment) -> bytes:
-    """The key of the other direction."""
-    return segment.destination + segment.source + _PORTS.pack(segment.destination_port, segment.source_port)
+def reversed_key(key: bytes) -> bytes:
+    """The key of the other direction (`packet.Segment`)."""
+    ports = len(key) - _PORTS
+    width = ports // 2
+    return key[width:ports] + key[:width] + key[-2:] + key[ports:-2]
 
 
 def address_text(address: bytes) -> str:
@@ -55,7 +51,7 @@ def address_text(address: bytes) -> str:
 class Flows:
     """The connections of one captured port. `streams` are by the key of their direction.
 
-    `waiting` are those that hold something, with the client's key. `observe` makes the observer of a client's address;
+    `waiting` are those that hold something. `observe` makes the observer of a client's address;
     `tls` is how many connections spoke TLS since before they were seen.
     """
 
@@ -67,7 +63,7 @@ class Flows:
         self._clock = clock
         self._losses = losses
         self.streams: dict[bytes, Stream] = {}
-        self.waiting: dict[Flow, bytes] = {}
+        self.waiting: set[Flow] = set()
         self.tls = 0
         self._flows: dict[bytes, Flow] = {}
         self._opened: dict[bytes, tuple[int, int]] = {}  # the next sequence numbers of client and server
@@ -85,44 +81,44 @@ class Flows:
         to_server = segment.destination_port == self._port
         if not to_server and segment.source_port != self._port:
             return
-        key, reverse = key_of(segment), reverse_of(segment)
-        client_key = key if to_server else reverse
-        flags = segment.flags
+        key, flags = segment.key, segment.flags
         if flags & SYN:
-            self._syn(client_key, segment, to_server=to_server)
+            self._syn(key if to_server else reversed_key(key), segment, to_server=to_server)
             return
         if not flags & (ACK | RST):
             return  # no kernel takes it either (RFC 9293 section 3.10.7.4)
         stream = self.streams.get(key)
         if stream is None:
-            stream = self._begin(key, client_key, segment, data, at)
+            stream = self._begin(key, key if to_server else reversed_key(key), segment, data, at)
             if stream is None:
                 return
-        elif to_server and data[:4] == b"GET " and self._flows[client_key].undetermined:
-            stream = self._begin_http(client_key, segment)
-        flow = self._flows[client_key]
+        flow = stream.owner
+        assert isinstance(flow, Flow)
+        if to_server and data[:4] == b"GET " and flow.undetermined:
+            flow = self._begin_http(flow, segment)
+            stream = flow.client
         acknowledgment = segment.acknowledgment if flags & ACK else None
         if flags & RST:
             flow.reset(stream, segment.sequence, acknowledgment, at)
         else:
             flow.segment(stream, segment.sequence, data, at, fin=bool(flags & FIN), acknowledgment=acknowledgment)
-        self.settle(client_key, flow)
+        self.settle(flow)
 
-    def settle(self, client_key: bytes, flow: Flow) -> None:
+    def settle(self, flow: Flow) -> None:
         """Put a connection where it belongs by what has become of it."""
         if flow.over:
-            self._remove(client_key, flow)
+            self._remove(flow)
             flow.finish()
         elif flow.waits:
-            self.waiting[flow] = client_key
+            self.waiting.add(flow)
         else:
-            self.waiting.pop(flow, None)
+            self.waiting.discard(flow)
 
     def give_up(self, before: int) -> None:
         """Wait no longer for what was missed before that time (nanoseconds)."""
-        for flow, client_key in list(self.waiting.items()):
+        for flow in list(self.waiting):
             flow.give_up(before)
-            self.settle(client_key, flow)
+            self.settle(flow)
 
     def forget_ended(self, now: int) -> None:
         """Forget what ended long enough ago."""
@@ -142,10 +138,10 @@ class Flows:
             if client_key in known:
                 continue
             if flow.seen_at < asked and self._here and flow.is_websocket:
-                self._remove(client_key, flow)
+                self._remove(flow)
                 flow.finish(vanished=True)
             elif flow.seen_at < asked - UNKNOWN_FOR and not flow.is_websocket:
-                self._remove(client_key, flow)
+                self._remove(flow)
 
     def _syn(self, client_key: bytes, segment: Segment, *, to_server: bool) -> None:
         """A connection is asked for, or begins (RFC 9293 section 3.5)."""
@@ -165,7 +161,7 @@ class Flows:
             # Only if the client has asked anew is an answer the end of what was there: anybody may send one.
             if live.server_began == server_next or self._rivals.get(client_key) != segment.acknowledgment:
                 return
-            self._remove(client_key, live)
+            self._remove(live)
             live.finish(vanished=True)
         self._opened[client_key] = (segment.acknowledgment, server_next)
         _shorten(self._opened, MOST_OPENED)
@@ -194,35 +190,30 @@ class Flows:
             self._add(client_key, opened, fresh=True)
         return self.streams[key]
 
-    def _begin_http(self, client_key: bytes, segment: Segment) -> Stream:
+    def _begin_http(self, flow: Flow, segment: Segment) -> Flow:
         """What was not understood so far begins a request: that is where to start, and the server's answer is next."""
-        self._remove(client_key, self._flows[client_key])
-        self._add(client_key, (segment.sequence, segment.acknowledgment), fresh=True)
-        return self.streams[client_key]
+        self._remove(flow)
+        return self._add(segment.key, (segment.sequence, segment.acknowledgment), fresh=True)
 
-    def _add(self, client_key: bytes, opened: tuple[int, int], *, fresh: bool) -> None:
+    def _add(self, client_key: bytes, opened: tuple[int, int], *, fresh: bool) -> Flow:
         self._ended.pop(client_key, None)
         self._rivals.pop(client_key, None)
-        width = (len(client_key) - _PORTS.size) // 2
+        width = (len(client_key) - _PORTS) // 2
         observer = self._observe(address_text(client_key[:width]))
-        flow = Flow(observer, self._clock, self._losses, *opened, fresh=fresh)
+        flow = Flow(client_key, observer, self._clock, self._losses, *opened, fresh=fresh)
         self._flows[client_key] = flow
         self.streams[client_key] = flow.client
-        self.streams[_reversed(client_key, width)] = flow.server
+        self.streams[reversed_key(client_key)] = flow.server
+        return flow
 
-    def _remove(self, client_key: bytes, flow: Flow) -> None:
-        del self._flows[client_key]
-        del self.streams[client_key]
-        del self.streams[_reversed(client_key, (len(client_key) - _PORTS.size) // 2)]
-        self.waiting.pop(flow, None)
+    def _remove(self, flow: Flow) -> None:
+        del self._flows[flow.key]
+        del self.streams[flow.key]
+        del self.streams[reversed_key(flow.key)]
+        self.waiting.discard(flow)
         if flow.server_began != NEVER:
-            self._ended.pop(client_key, None)
-        self._ended[client_key] = (self._clock.at, flow.server_began)
-
-
-def _reversed(key: bytes, width: int) -> bytes:
-    ports = 2 * width
-    return key[width:ports] + key[:width] + key[ports + 2 :] + key[ports : ports + 2]
+            self._ended.pop(flow.key, None)
+        self._ended[flow.key] = (self._clock.at, flow.server_began)
 
 
 def _shorten(remembered: dict[bytes, int] | dict[bytes, tuple[int, int]], most: int) -> None:
