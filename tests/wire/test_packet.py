@@ -105,6 +105,7 @@ def test_a_vlan_whose_tag_is_gone(packet: bytes) -> None:
         [(HOP_BY_HOP, bytes(7))],
         [(HOP_BY_HOP, b"\x01" + bytes(14)), (ROUTING, bytes(7)), (DESTINATION, bytes(7))],
         [(AUTHENTICATION, b"\x04" + bytes(22))],
+        [(FRAGMENT, b"\0\0\x06" + bytes(4))],
     ],
 )
 def test_ipv6(chain: Sequence[tuple[int, bytes]]) -> None:
@@ -145,7 +146,9 @@ def test_no_tcp(packet: bytes, protocol: int) -> None:
         (ipv6(tcp())[:41], IPV6),
         (b"\x40" + ipv6(tcp())[1:], IPV6),
         (ipv6(tcp(), size=10), IPV6),
-        (ipv6(tcp(), [(FRAGMENT, bytes(7))]), IPV6),
+        (ipv6(tcp(), [(FRAGMENT, b"\0\0\x01" + bytes(4))]), IPV6),
+        (ipv6(tcp(), [(FRAGMENT, b"\0\0\x08" + bytes(4))]), IPV6),
+        (ipv6(b"", [(FRAGMENT, b"")]), IPV6),
         (ipv6(tcp(), [(HOP_BY_HOP, b"\xff" + bytes(6))]), IPV6),
         (ipv6(tcp(), [(DESTINATION, bytes(7))] * 9), IPV6),
         (ipv6(tcp(), [(DESTINATION, bytes(7))])[:40], IPV6),

@@ -17,8 +17,9 @@ from exporter.sources.capture.ring import SOL_PACKET, Ring
 LIFECYCLE_RING: Final = 1 << 20
 """Bytes of the lifecycle ring, which messages never reach."""
 
-_LIFECYCLE_BLOCK: Final = 64 << 10
-_LIFECYCLE_TIMEOUT_MS: Final = 8
+# A block is handed over after this time however empty: so many of them bridge 2 s in which nobody looks.
+_LIFECYCLE_BLOCK: Final = 32 << 10
+_LIFECYCLE_TIMEOUT_MS: Final = 60
 _SIZE_BLOCK: Final = 256 << 10  # also the longest packet that can be kept whole
 _SIZE_TIMEOUT_MS: Final = 60  # shorter costs several times the CPU, longer saves next to none
 
