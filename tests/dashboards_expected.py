@@ -267,9 +267,6 @@ EXPECTED: Final[Mapping[str, tuple[Shown, ...]]] = {
     "reconnects.json": RECONNECTS,
 }
 
-NOTHING_YET: Final = {("Mass closes by verdict", "A")}
-"""Queries that find no series at all: a verdict takes up to ten minutes."""
-
 FRESH: Final[Mapping[str, Value]] = {
     "Exporter up": 1,
     "Configuration": 1,

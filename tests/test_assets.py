@@ -145,7 +145,8 @@ def test_an_installation_without_assets_says_so(tmp_path: Path, monkeypatch: pyt
 def test_the_wheel_is_mapped_as_assets_are_found() -> None:
     """What the build backend puts below exporter/_assets/ is what this module looks for there."""
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["sources"] == {path: f"exporter/_assets/{path}" for path in (*assets.PATHS.values(), *assets.PAGES)}
+    folders = {path.partition("/")[0] for path in (*assets.PATHS.values(), *assets.PAGES)}
+    assert wheel["sources"] == {folder: f"exporter/_assets/{folder}" for folder in folders}
     assert set(wheel["only-include"]) == {"exporter", *assets.PATHS.values(), *assets.PAGES}
     assert set(wheel["exclude"]) == {f"/{path}" for path in assets.LEFT_OUT}
 
@@ -163,6 +164,8 @@ def test_the_example_prometheus_finds_the_rules_beside_it(tmp_path: Path) -> Non
     )
     assert check.returncode == 0, check.stdout + check.stderr
     assert re.search(r"SUCCESS: [1-9]\d* rule files found", check.stdout)
+    said = yaml.safe_load((tmp_path / "deploy/prometheus/prometheus.yml").read_text())
+    assert said["alerting"]["alertmanagers"] == [{"static_configs": [{"targets": ["127.0.0.1:9093"]}]}]
 
 
 def test_the_example_configuration_is_sound() -> None:
