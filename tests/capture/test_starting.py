@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from benchmarks import load
 from benchmarks.workload import Workload
@@ -40,6 +42,12 @@ NO_RIGHTS: Final[dict[str, tuple[str, ...]]] = {
     "nobody": NOBODY,
 }
 
+
+def core_first(table: Mapping[str, object]) -> list[ParameterSet]:
+    """The rows of a table; all but the first are long ones."""
+    return [pytest.param(name, marks=[pytest.mark.matrix] if number else []) for number, name in enumerate(table)]
+
+
 needs_setpriv = pytest.mark.needs(SETPRIV)
 
 
@@ -63,7 +71,7 @@ def sees_a_close(exporter: Exporter, port: int) -> None:
 
 @needs_root
 @needs_setpriv
-@pytest.mark.parametrize("rights", RIGHTS)
+@pytest.mark.parametrize("rights", core_first(RIGHTS))
 def test_rights_that_suffice(rights: str) -> None:
     """NET_RAW alone suffices, whoever has it; and once everything is open, no thread has it any more."""
     with echo() as port, exporting(f"--capture=lo:{port}", through=(SETPRIV, *RIGHTS[rights])) as exporter:
@@ -84,7 +92,7 @@ def test_root_keeps_nothing() -> None:
 
 @needs_root
 @needs_setpriv
-@pytest.mark.parametrize("rights", NO_RIGHTS)
+@pytest.mark.parametrize("rights", core_first(NO_RIGHTS))
 def test_rights_that_do_not(rights: str) -> None:
     """The exporter does not start, and says in one sentence what is missing and what to do."""
     flags = ("--web.listen-address=127.0.0.1:0", "--log.format=json", "--capture=lo:9")
@@ -106,7 +114,7 @@ def started_on_a_used_port() -> int:
 
 @needs_root
 @needs_setpriv
-@pytest.mark.parametrize("rights", NO_RIGHTS)
+@pytest.mark.parametrize("rights", core_first(NO_RIGHTS))
 def test_an_optional_capture(rights: str) -> None:
     """The exporter runs on without it, says so in its log, and `capture_up` is 0."""
     flags = ("--capture=lo:9,target=chat", "--capture.optional")
