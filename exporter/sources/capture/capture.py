@@ -30,11 +30,18 @@ from exporter.wire.tcp import MASK, Stream
 from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import OutOfStep, Watch
 
-AT_ONCE: Final = 256
-"""Packets looked at before others get their turn: less than a millisecond."""
+TURN: Final = 0.001
+"""Seconds of looking at packets before others get their turn."""
 
-MOST_KEPT: Final = 20_000
-"""Packets of the lifecycle ring that wait for the size ring; of more, the oldest do not wait any longer."""
+AT_ONCE: Final = 64
+"""Packets looked at before looking at the time: a segment of a message costs 1 µs, an opening handshake 100."""
+
+BLOCKS_AT_ONCE: Final = 8
+"""Blocks of the lifecycle ring that are emptied in a turn."""
+
+MOST_KEPT: Final = 16 << 20
+"""Bytes of the lifecycle ring's packets that wait for the size ring: thousands of connections that begin at once. Of
+more, the oldest do not wait any longer."""
 
 SWEEP: Final = 0.1
 """Seconds between looks at what waits."""
@@ -69,6 +76,7 @@ _FLAGS: Final = 0x17
 _ACK_ALONE: Final = 0x10  # of ACK, RST, SYN and FIN
 _FRAGMENT: Final = 0x3FFF
 _TCP: Final = 6
+_KEPT_SIZE: Final = 200  # bytes that keeping a packet costs besides its own
 _NEVER: Final = 1 << 63
 _SECOND: Final = 1_000_000_000
 
@@ -130,6 +138,7 @@ class Capture:
         self.drops = {"lifecycle": 0, "size": 0}
         self._flows = Flows(config.port, self._observe, self._clock, self.losses)
         self._kept: deque[_Kept] = deque()
+        self._kept_bytes = 0
         self._block: tuple[int, int] | None = None  # of the size ring: where the next packet is, and how many are left
         self._walking = False
         self._dropped_at = -_NEVER
@@ -198,32 +207,36 @@ class Capture:
     # The rings.
 
     def _take_lifecycle(self) -> None:
-        """Keep a block of the lifecycle ring until the size ring has come as far."""
+        """Keep what the lifecycle ring has until the size ring has come as far; a part at a time."""
         ring = self._lifecycle
-        block = ring.block()
-        if len(self._kept) >= MOST_KEPT:
-            self._settle(_NEVER, AT_ONCE)  # their order has to give way
-            return
-        if block is None:
-            return
-        offset, packets = block
-        memory = ring.memory
-        for _ in range(packets):
-            following, sec, nsec, captured, _, _, _, net = PACKET_HEADER.unpack_from(memory, offset)
-            protocol = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
-            begin = offset + net
-            self._kept.append(_Kept(sec * _SECOND + nsec, protocol, memory[begin : begin + captured]))
-            offset += following
-        ring.release()
-        if self.lifecycle_only:
-            self._settle(_NEVER)
+        for _ in range(BLOCKS_AT_ONCE):
+            block = ring.block()
+            if block is None or self._kept_bytes >= MOST_KEPT:
+                break
+            offset, packets = block
+            memory = ring.memory
+            for _ in range(packets):
+                following, sec, nsec, captured, _, _, _, net = PACKET_HEADER.unpack_from(memory, offset)
+                protocol = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
+                begin = offset + net
+                self._kept.append(_Kept(sec * _SECOND + nsec, protocol, memory[begin : begin + captured]))
+                self._kept_bytes += captured + _KEPT_SIZE
+                offset += following
+            ring.release()
+        if self.lifecycle_only or self._kept_bytes >= MOST_KEPT:
+            self._settle(_NEVER, TURN)
 
     def _take_sizes(self) -> None:
         """Look at what the size ring has, a part at a time."""
         if self._walking or self._size is None:
             return
-        self._walking = self._walk(self._size)
-        if self._walking:
+        self._note_drops()  # those of all that is older than the next block
+        end = time.perf_counter() + TURN
+        while more := self._walk(self._size):
+            if time.perf_counter() > end:
+                break
+        self._walking = more
+        if more:
             asyncio.get_running_loop().call_soon(self._walk_on)
 
     def _walk_on(self) -> None:
@@ -235,7 +248,6 @@ class Capture:
 
         This is the hot path: a segment that comes as expected goes from the ring straight to its frame meter.
         """
-        self._note_drops()  # those of all that is older than the next block
         block = self._block or ring.block()
         if block is None:
             return False
@@ -291,21 +303,27 @@ class Capture:
         """Take what the lifecycle ring has seen, if the size ring has come as far."""
         while self._size is None or self.lifecycle_only or (self._block is None and self._size.block() is None):
             self._note_drops()
-            if not self._settle(_NEVER if self.lifecycle_only else now - LATE, AT_ONCE):
+            if not self._settle(_NEVER if self.lifecycle_only else now - LATE, TURN):
                 break
             await asyncio.sleep(0)
 
-    def _settle(self, until: int, most: int = MOST_KEPT) -> bool:
-        """Take what the lifecycle ring has seen up to that time (nanoseconds). Returns whether there is more of it."""
+    def _settle(self, until: int, turn: float = float("inf")) -> bool:
+        """Take what the lifecycle ring has seen up to that time (nanoseconds), for at most a `turn` (seconds).
+
+        Returns whether there is more of it.
+        """
+        end = time.perf_counter() + turn
         self._clock.offset = time.time_ns() - time.monotonic_ns()
         complete = self._complete
         kept = self._kept
-        while kept and kept[0].at <= until and most:
-            most -= 1
+        while kept and kept[0].at <= until:
             packet = kept.popleft()
+            self._kept_bytes -= len(packet.data) + _KEPT_SIZE
             if not complete:
                 self._packet(packet.data, 0, len(packet.data), packet.protocol, packet.at)
-        return not most
+            if time.perf_counter() > end:
+                return True
+        return False
 
     def _packet(self, memory: Memory, begin: int, captured: int, protocol: int, at: int) -> None:
         """Take any packet."""
