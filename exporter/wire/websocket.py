@@ -33,6 +33,9 @@ MAX_PINGS: Final = 16
 """Unanswered Pings remembered per side; of more, the oldest are forgotten."""
 
 
+_NEITHER: Final[frozenset[Side]] = frozenset()  # one for all: each empty set is an object of its own
+
+
 class OutOfStep(Exception):
     """What a side sends makes no sense, and not all of it was seen: what looks like a frame is none."""
 
@@ -114,8 +117,7 @@ class WebSocket:
         self._pings: dict[Side, dict[bytes, float]] | None = None
         self.client = FrameMeter("client", watch.client_to_server, deflate=deflate, listener=self)
         self.server = FrameMeter("server", watch.server_to_client, deflate=deflate, listener=self)
-        self.incomplete: frozenset[Side] = frozenset()
-        self.lost: frozenset[Side] = frozenset()
+        self.incomplete = self.lost = _NEITHER
         self.hesitant: Callable[[], bool] = _never
 
     def control_frame(self, side: Side, opcode: int, payload: bytes | None) -> None:
