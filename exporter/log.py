@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -41,12 +42,14 @@ CAPACITY: Final = 10_000
 """Lines that wait for the pipe at most; further ones are dropped and counted."""
 FLUSH_TIMEOUT: Final = 1.0
 """Seconds that the end of the process may be delayed by a pipe that nobody reads."""
+REST: Final = 0.02
+"""Seconds from one write to the next, unless lines are many: waking the thread for each line of a storm would cost the
+relay more than the line itself, because the two take turns."""
 
 _STDERR: Final = 2
 _BATCH_BYTES: Final = 1 << 16
 _MAX_REASON_BYTES: Final = 123  # RFC 6455 section 5.5: 125 bytes of payload, two of them the code
 _MAX_PEER_TEXT: Final = 512
-_FIRST_KEYS: Final = ("timestamp", "level", "event")
 
 
 class LineWriter:
@@ -61,7 +64,7 @@ class LineWriter:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._dropped = 0
-        self._closed = False
+        self._closed = threading.Event()
         try:
             self._fd = os.dup(fd)
         except OSError:
@@ -76,14 +79,14 @@ class LineWriter:
 
     def write(self, line: str) -> None:
         """Queue one line, without its newline."""
-        if self._closed or self._queue.qsize() >= self._capacity:
+        if self._closed.is_set() or self._queue.qsize() >= self._capacity:
             self._drop(1)
         else:
             self._queue.put(line.encode("utf-8", "backslashreplace") + b"\n")
 
     def close(self, timeout: float = FLUSH_TIMEOUT) -> None:
         """Write what waits, for `timeout` seconds at most; later lines are dropped."""
-        self._closed = True
+        self._closed.set()
         self._queue.put(None)
         self._thread.join(timeout)
 
@@ -93,6 +96,8 @@ class LineWriter:
             lines, ending = self._take()
             if not self._write_all(b"".join(lines)):
                 self._drop(len(lines))
+            if self._queue.empty():
+                self._closed.wait(REST)
         with suppress(OSError):
             os.close(self._fd)
 
@@ -167,8 +172,8 @@ def configure(level: str, format: str, fd: int = _STDERR) -> None:
     output = _Output(_writer)
     structlog.configure(
         processors=[
+            _headed,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             *((_printable, _console_renderer(terminal)) if console else (_json_line,)),
         ],
@@ -327,17 +332,22 @@ def _cut_bytes(text: str, limit: int) -> str:
     return text if len(data) <= limit else data[:limit].decode("utf-8", "ignore")
 
 
+def _headed(_: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Begin the line with what is common to all: when, how severe, and what."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    return {"timestamp": f"{now[:-6]}Z", "level": method, "event": event["event"], **event}
+
+
 # `ensure_ascii` escapes C1 controls, line separators, bidi controls and lone surrogates with everything else that is
 # not ASCII; the writer then has nothing to decide. DEL is the one control character that JSON leaves as it is.
 _encoder: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=repr)
 
 
 def _json_line(_: object, __: str, event: MutableMapping[str, Any]) -> str:
-    ordered = {key: event.pop(key) for key in _FIRST_KEYS if key in event} | dict(event)
     try:
-        line = _encoder.encode(ordered)
+        line = _encoder.encode(event)
     except Exception:  # NaN, keys that are not text, circles, depth, a repr() that raises: never the relay's problem
-        line = _encoder.encode({_shown(key): _shown(value) for key, value in ordered.items()})
+        line = _encoder.encode({_shown(key): _shown(value) for key, value in event.items()})
     return line.replace("\x7f", "\\u007f")
 
 
