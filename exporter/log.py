@@ -9,6 +9,7 @@ import atexit
 import json
 import logging
 import os
+import re
 import select
 import sys
 import threading
@@ -18,11 +19,13 @@ from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+import msgspec
+
 from exporter.closecodes import REGISTRY
 from exporter.events import (
     BuildReturns,
     Closed,
-    Event,
+    Listener,
     MassClose,
     MassCloseEnded,
     MessageRefused,
@@ -50,6 +53,7 @@ _STDERR: Final = 2
 _BATCH_BYTES: Final = 1 << 16
 _MAX_REASON_BYTES: Final = 123  # RFC 6455 section 5.5: 125 bytes of payload, two of them the code
 _MAX_PEER_TEXT: Final = 512
+_NAMES: Final = {str(code): entry.name for code, entry in REGISTRY.items()}
 
 
 class LineWriter:
@@ -211,24 +215,32 @@ def shutdown(timeout: float = FLUSH_TIMEOUT) -> None:
 atexit.register(shutdown)
 
 
-class EventLog:
-    """The Sink that writes one canonical line for each WebSocket that ended, each mass close and each refused message.
+class EventLog(Listener):
+    """Writes one canonical line for each WebSocket that ended, each mass close and each refused message.
 
     And a warning for each fault of ours.
     """
 
     def __init__(self) -> None:
         self._log = structlog.get_logger()
+        self.handlers = {
+            Closed: self._closed,
+            MessageRefused: self._message_refused,
+            MassCloseEnded: self._mass_close_ended,
+            StreamUnparsed: self._stream_unparsed,
+        }
 
-    def emit(self, event: Event) -> None:
-        """Log what is worth a line; other events are only counted."""
-        if isinstance(event, Closed):
-            self._log.info("websocket closed", **_close_fields(event))
-        elif isinstance(event, MessageRefused):
-            self._log.info("message refused", **_refused_fields(event))
-        elif isinstance(event, MassCloseEnded):
-            self._log.warning("mass close", **_mass_close_fields(event.mass_close))
-        elif isinstance(event, StreamUnparsed) and event.reason == "internal_error":
+    def _closed(self, event: Closed) -> None:
+        self._log.info("websocket closed", **_close_fields(event))
+
+    def _message_refused(self, event: MessageRefused) -> None:
+        self._log.info("message refused", **_refused_fields(event))
+
+    def _mass_close_ended(self, event: MassCloseEnded) -> None:
+        self._log.warning("mass close", **_mass_close_fields(event.mass_close))
+
+    def _stream_unparsed(self, event: StreamUnparsed) -> None:
+        if event.reason == "internal_error":
             self._log.warning(
                 "internal fault: a connection is relayed unread from here on",
                 source=event.origin.source,
@@ -241,7 +253,7 @@ def _close_fields(event: Closed) -> dict[str, Any]:
         "source": event.origin.source,
         "target": event.origin.target,
         "code": event.code,
-        "name": _code_name(event.code),
+        "name": _NAMES.get(event.code, ""),
         "class": event.close_class,
         "initiator": event.initiator,
         "reason": _cut_bytes(event.reason, _MAX_REASON_BYTES),
@@ -316,11 +328,6 @@ def _traffic_fields(direction: str, traffic: Traffic) -> dict[str, int]:
     }
 
 
-def _code_name(label: str) -> str:
-    entry = REGISTRY.get(int(label)) if label.isdecimal() else None
-    return entry.name if entry else ""
-
-
 def _cut(text: str) -> str:
     return text if len(text) <= _MAX_PEER_TEXT else text[: _MAX_PEER_TEXT - 3] + "..."
 
@@ -339,11 +346,17 @@ def _headed(_: object, method: str, event: MutableMapping[str, Any]) -> MutableM
 
 
 # `ensure_ascii` escapes C1 controls, line separators, bidi controls and lone surrogates with everything else that is
-# not ASCII; the writer then has nothing to decide. DEL is the one control character that JSON leaves as it is.
+# not ASCII; the writer then has nothing to decide. DEL is the one control character that JSON leaves as it is. msgspec
+# is several times as fast, but escapes nothing beyond ASCII, and a null of its may have been a NaN.
+_DOUBTFUL: Final = re.compile(rb"null|\x7f")
 _encoder: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=repr)
 
 
 def _json_line(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    with suppress(Exception):
+        quick = msgspec.json.encode(event)
+        if quick.isascii() and not _DOUBTFUL.search(quick):
+            return quick.decode()
     try:
         line = _encoder.encode(event)
     except Exception:  # NaN, keys that are not text, circles, depth, a repr() that raises: never the relay's problem

@@ -5,8 +5,7 @@ It never sees more of a payload than it must: message payloads are skipped by th
 anomaly to report, and its length is believed, so that the stream never loses sync.
 """
 
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from exporter.events import AnomalyKind, Passing, Side
 from exporter.wire.sizes import SHORTEST_EXTENDED, SMALL_SLOTS, TICKS_PER_SECOND, TOTAL_SLOT, DirectionSizes
@@ -64,8 +63,7 @@ def unmask(payload: bytes, key: bytes) -> bytes:
     return (int.from_bytes(payload) ^ int.from_bytes(stream)).to_bytes(size)
 
 
-@dataclass(frozen=True, slots=True)
-class CloseFrame:
+class CloseFrame(NamedTuple):
     """The body of a Close frame (RFC 6455 section 5.5.1).
 
     `code` is None when the body is empty or malformed (one byte, or over 125). Bytes of `reason` that are no UTF-8

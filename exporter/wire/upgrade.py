@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from exporter.events import Side, UnparsedReason
 from exporter.wire import http1
@@ -59,8 +59,7 @@ class UpgradeRequest:
     fields: Mapping[bytes, Sequence[bytes]] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class UpgradeResponse:
+class UpgradeResponse(NamedTuple):
     """What the service agreed to in its 101."""
 
     deflate: bool
@@ -123,8 +122,7 @@ class UpgradeListener(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """A request on its way: what pairing its answer needs."""
 
     method: bytes
