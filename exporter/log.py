@@ -30,7 +30,6 @@ from exporter.events import (
     MassCloseEnded,
     MessageRefused,
     StreamUnparsed,
-    Traffic,
 )
 
 # structlog imports rich where it is installed, for tracebacks that are not used here: 5 MiB and 30 ms in each sidecar.
@@ -159,6 +158,7 @@ class _Bridge(logging.Handler):
 
 
 _writer: LineWriter | None = None
+_bound: Any = None
 _dropped_before = 0
 
 
@@ -177,7 +177,6 @@ def configure(level: str, format: str, fd: int = _STDERR) -> None:
     structlog.configure(
         processors=[
             _headed,
-            structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             *((_printable, _console_renderer(terminal)) if console else (_json_line,)),
         ],
@@ -194,6 +193,8 @@ def configure(level: str, format: str, fd: int = _STDERR) -> None:
 
 def set_level(level: str) -> None:
     """Change the least severity that is logged, from now on, for all loggers."""
+    global _bound
+    _bound = None
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
     logging.getLogger().setLevel(level.upper())
 
@@ -205,7 +206,8 @@ def dropped_lines() -> int:
 
 def shutdown(timeout: float = FLUSH_TIMEOUT) -> None:
     """Write what is queued, for `timeout` seconds at most; later lines are dropped. Done at exit by itself."""
-    global _writer, _dropped_before
+    global _writer, _bound, _dropped_before
+    _bound = None
     if _writer is not None:
         _writer.close(timeout)
         _dropped_before += _writer.dropped
@@ -215,6 +217,14 @@ def shutdown(timeout: float = FLUSH_TIMEOUT) -> None:
 atexit.register(shutdown)
 
 
+def _logger() -> Any:
+    """The logger of events; bound anew when the configuration changes, not for each line as loggers usually are."""
+    global _bound
+    if _bound is None:
+        _bound = structlog.get_logger().bind()
+    return _bound
+
+
 class EventLog(Listener):
     """Writes one canonical line for each WebSocket that ended, each mass close and each refused message.
 
@@ -222,7 +232,6 @@ class EventLog(Listener):
     """
 
     def __init__(self) -> None:
-        self._log = structlog.get_logger()
         self.handlers = {
             Closed: self._closed,
             MessageRefused: self._message_refused,
@@ -231,17 +240,17 @@ class EventLog(Listener):
         }
 
     def _closed(self, event: Closed) -> None:
-        self._log.info("websocket closed", **_close_fields(event))
+        _logger().info("websocket closed", **_close_fields(event))
 
     def _message_refused(self, event: MessageRefused) -> None:
-        self._log.info("message refused", **_refused_fields(event))
+        _logger().info("message refused", **_refused_fields(event))
 
     def _mass_close_ended(self, event: MassCloseEnded) -> None:
-        self._log.warning("mass close", **_mass_close_fields(event.mass_close))
+        _logger().warning("mass close", **_mass_close_fields(event.mass_close))
 
     def _stream_unparsed(self, event: StreamUnparsed) -> None:
         if event.reason == "internal_error":
-            self._log.warning(
+            _logger().warning(
                 "internal fault: a connection is relayed unread from here on",
                 source=event.origin.source,
                 target=event.origin.target,
@@ -258,8 +267,12 @@ def _close_fields(event: Closed) -> dict[str, Any]:
         "initiator": event.initiator,
         "reason": _cut_bytes(event.reason, _MAX_REASON_BYTES),
         "duration": round(event.duration, 3),
-        **_traffic_fields("client_to_server", event.client_to_server),
-        **_traffic_fields("server_to_client", event.server_to_client),
+        "client_to_server_bytes": event.client_to_server.bytes,
+        "client_to_server_messages": event.client_to_server.messages,
+        "client_to_server_largest_message": event.client_to_server.largest_message,
+        "server_to_client_bytes": event.server_to_client.bytes,
+        "server_to_client_messages": event.server_to_client.messages,
+        "server_to_client_largest_message": event.server_to_client.largest_message,
         "client": event.peer.address,
         "host": _cut(event.peer.host),
         "path": _cut(event.peer.path),
@@ -320,14 +333,6 @@ def _build_fields(build: BuildReturns) -> dict[str, Any]:
     }
 
 
-def _traffic_fields(direction: str, traffic: Traffic) -> dict[str, int]:
-    return {
-        f"{direction}_bytes": traffic.bytes,
-        f"{direction}_messages": traffic.messages,
-        f"{direction}_largest_message": traffic.largest_message,
-    }
-
-
 def _cut(text: str) -> str:
     return text if len(text) <= _MAX_PEER_TEXT else text[: _MAX_PEER_TEXT - 3] + "..."
 
@@ -339,10 +344,10 @@ def _cut_bytes(text: str, limit: int) -> str:
     return text if len(data) <= limit else data[:limit].decode("utf-8", "ignore")
 
 
-def _headed(_: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _headed(_: object, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Begin the line with what is common to all: when, how severe, and what."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    return {"timestamp": f"{now[:-6]}Z", "level": method, "event": event["event"], **event}
+    return {"timestamp": f"{now[:-6]}Z", "level": level, "event": event["event"], **event}
 
 
 # `ensure_ascii` escapes C1 controls, line separators, bidi controls and lone surrogates with everything else that is

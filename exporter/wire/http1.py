@@ -78,7 +78,7 @@ def parse_response(head: bytes) -> ResponseHead | None:
 def tokens(fields: Fields, name: bytes) -> list[bytes]:
     """The lower-case members of a comma-separated list field, over all its lines (RFC 9110 section 5.6.1)."""
     members = b",".join(fields.get(name, ())).lower().split(b",")
-    return [member.strip() for member in members if member.strip()]
+    return [found for member in members if (found := member.strip())]
 
 
 def first(fields: Fields, name: bytes) -> str:
