@@ -22,8 +22,11 @@ HEAD_END: Final = b"\r\n\r\n"
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
-# Possessive, so that time is linear whatever the lines are.
-_FIELD_LINES: Final = re.compile(rb"(?:\r\n" + _TOKEN + rb"+:[\t -~\x80-\xff]*+)*+")
+# Possessive, so that time is linear whatever the lines are. The value's outer blanks are stripped afterwards: matched
+# here, a long run of them would cost cubic time.
+_FIELD_LINE: Final = rb"\r\n(" + _TOKEN + rb"+):([\t -~\x80-\xff]*+)"
+_FIELD_LINES: Final = re.compile(rb"(?:" + _FIELD_LINE + rb")*+")
+_FIELDS: Final = re.compile(_FIELD_LINE)
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 _MAX_LINE: Final = 8 * 1024
 
@@ -51,8 +54,7 @@ def _fields(head: bytes, begin: int) -> Fields | None:
     if head.count(CRLF) > MAX_FIELDS or not _FIELD_LINES.fullmatch(head, begin):
         return None
     fields: Fields = {}
-    for line in head.split(CRLF)[1:]:
-        name, _, value = line.partition(b":")
+    for name, value in _FIELDS.findall(head, begin):
         fields.setdefault(name.lower(), []).append(value.strip(b" \t"))
     return fields
 
