@@ -22,11 +22,9 @@ HEAD_END: Final = b"\r\n\r\n"
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
-# Possessive, so that time is linear whatever the lines are. The value's outer blanks are stripped afterwards: matched
-# here, a long run of them would cost cubic time.
-_FIELD_LINE: Final = rb"\r\n(" + _TOKEN + rb"+):([\t -~\x80-\xff]*+)"
-_FIELD_LINES: Final = re.compile(rb"(?:" + _FIELD_LINE + rb")*+")
-_FIELDS: Final = re.compile(_FIELD_LINE)
+# Deleting what may be there, to see whether anything else is, takes a tenth of the time of an expression.
+_TOKEN_BYTES: Final = bytes(byte for byte in range(256) if re.fullmatch(_TOKEN, bytes((byte,))))
+_TEXT_BYTES: Final = bytes((*b"\t", *range(0x20, 0x7F), *range(0x80, 0x100)))
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 _MAX_LINE: Final = 8 * 1024
 
@@ -51,12 +49,16 @@ class ResponseHead(NamedTuple):
 
 def _fields(head: bytes, begin: int) -> Fields | None:
     """The fields of a head whose first line ends at `begin`."""
-    if head.count(CRLF) > MAX_FIELDS or not _FIELD_LINES.fullmatch(head, begin):
+    rest, *lines = head[begin:].split(CRLF)
+    if rest or len(lines) > MAX_FIELDS or head.translate(None, _TEXT_BYTES) != CRLF * len(lines):
         return None
     fields: Fields = {}
-    for name, value in _FIELDS.findall(head, begin):
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not (name and colon):
+            return None
         fields.setdefault(name.lower(), []).append(value.strip(b" \t"))
-    return fields
+    return None if b"".join(fields).translate(None, _TOKEN_BYTES) else fields
 
 
 def parse_request(head: bytes) -> RequestHead | None:
