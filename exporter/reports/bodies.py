@@ -20,7 +20,7 @@ MAX_EVENT: Final = 64 * 1024
 """Bytes of one event, without blanks around it, or of a line of NDJSON."""
 
 STEP: Final = 64 * 1024
-"""Bytes that are looked at in one step. Measured: the slowest ones take 1 ms."""
+"""Bytes that are looked at in one step, or one event. Measured: the slowest, half surrogate pairs, take 1.2 ms."""
 
 EVENT_COST: Final = 512
 """Bytes that can be looked at while the fault of an event is found out and named, however short the event is."""
