@@ -77,7 +77,7 @@ class WebSocket:
         "_close",
         "_closed_at",
         "_closed_by",
-        "_ended_by",
+        "_ending",
         "_opened",
         "_passing",
         "_peer",
@@ -112,7 +112,7 @@ class WebSocket:
         self._close: CloseFrame | None = None
         self._closed_by: Side | None = None  # who sent it, as long as that decides nothing yet
         self._closed_at = 0.0
-        self._ended_by: Initiator = "unknown"
+        self._ending: Ending | None = None
         self._passing: dict[Initiator, Passing] | None = None  # towards each side, when the first of them ended it
         self._pings: dict[Side, dict[bytes, float]] | None = None
         self.client = FrameMeter("client", watch.client_to_server, deflate=deflate, listener=self)
@@ -151,16 +151,17 @@ class WebSocket:
         Code and initiator are those of the first Close frame that passed. Without one, the initiator is the side
         that ended TCP first. A Close frame that may have been missed makes either `unknown`.
         """
-        if self._close is None:
-            self._ended("unknown" if unparsed or self.lost or end is None else end.side)
-        elif self._closed_by is not None:
+        if self._close is not None and self._closed_by is not None:
             self._settle_alone(self._close, self._closed_by)
-        code = self._code()
+        ending = self._ending
+        if ending is None:
+            by = "unknown" if unparsed or self.lost or end is None else end.side
+            ending = self._ended(by, UNKNOWN if by == "unknown" else NO_CLOSE)
         closed = Closed(
-            origin=self._watch.origin,
-            code=code,
-            close_class=self._watch.vocabulary.close_class(code),
-            initiator=self._ended_by,
+            ending.origin,
+            ending.code,
+            ending.close_class,
+            ending.initiator,
             duration=self._clock() - self._opened,
             wire_code=self._close.code if self._close else None,
             reason=self._close.reason if self._close else "",
@@ -172,38 +173,30 @@ class WebSocket:
         )
         self._sink.emit(closed)
 
-    def _ended(self, by: Initiator) -> None:
-        """`by` has ended the WebSocket, with the Close frame that has just passed, or without one."""
-        self._ended_by = by
+    def _ended(self, by: Initiator, code: str) -> Ending:
+        """`by` has ended the WebSocket, in a way of this label."""
         passing = self._remember_passing().get(by)
-        origin, vocabulary = self._watch.origin, self._watch.vocabulary
-        code = self._code()
-        user_agent = self._peer.user_agent
-        self._sink.emit(Ending(origin, code, vocabulary.close_class(code), by, passing, self._client, user_agent))
+        close_class = self._watch.vocabulary.close_class(code)
+        ending = Ending(self._watch.origin, code, close_class, by, passing, self._client, self._peer.user_agent)
+        self._ending = ending
+        self._sink.emit(ending)
+        return ending
 
     def _remember_passing(self) -> dict[Initiator, Passing]:
         if self._passing is None:
             self._passing = {"client": self.server.end(), "server": self.client.end()}
         return self._passing
 
-    def _code(self) -> str:
-        """The label of how it ended."""
-        if self._close is not None:
-            return self._label(self._close)
-        return UNKNOWN if self._ended_by == "unknown" else NO_CLOSE
-
-    def _label(self, close: CloseFrame) -> str:
-        return INVALID if close.malformed else self._watch.vocabulary.wire_label(close.code)
-
     def _close_frame(self, side: Side, close: CloseFrame) -> None:
-        if self._label(close) == INVALID:
+        label = self._label(close)
+        if label == INVALID:
             self.anomaly(side, "illegal_close_code")
         if self._close is None:
             self._close = close
             if self.hesitant() or opposite(side) in self.lost:
                 self._closed_by, self._closed_at = side, self._clock()
             else:
-                self._ended(side)
+                self._ended(side, label)
             return
         if self._closed_by is not None:
             first = self._closed_by
@@ -211,20 +204,23 @@ class WebSocket:
                 close, self._close = self._close, close
                 first, side = side, first
             self._closed_by = None
-            self._ended(first)
+            self._ended(first, self._label(self._close))
         if close.code != self._close.code:
             # Several libraries answer 1000 to anything: worth counting, never the truth about the close.
             self._sink.emit(AnomalySeen(self._watch.origin, side, "echo_mismatch"))
+
+    def _label(self, close: CloseFrame) -> str:
+        return INVALID if close.malformed else self._watch.vocabulary.wire_label(close.code)
 
     def _settle_alone(self, close: CloseFrame, by: Side) -> None:
         """Only one Close was seen, and the other side's may have been missed, before or after it."""
         self._closed_by = None
         if opposite(by) not in self.lost:
-            self._ended(by)
-            return
-        if close.code in ANSWERS_TO_ANY:
+            self._ended(by, self._label(close))
+        elif close.code not in ANSWERS_TO_ANY:
+            self._ended("unknown", self._label(close))
+        else:
             self._close = None
-        self._ended("unknown")
 
     def _ping(self, side: Side, payload: bytes) -> None:
         if self._pings is None:
