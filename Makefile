@@ -88,13 +88,14 @@ $(VENV)/.created:
 	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "$(PYTHON) is not Python 3.11 or newer with venv: apt-get install python3-venv, or name another," \
 			"e.g. make PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 # The build backend comes pinned too, so that installing the project fetches nothing besides.
 $(VENV)/.installed: $(VENV)/.created requirements.txt requirements-build.txt pyproject.toml
-	$(PIP_INSTALL) --require-hashes -r requirements.txt -r requirements-build.txt
-	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@echo "Installing websocket-exporter and what it needs into $(VENV): once, about a minute."
+	@$(PIP_INSTALL) --require-hashes -r requirements.txt -r requirements-build.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt

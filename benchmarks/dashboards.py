@@ -1,8 +1,8 @@
 """How long the dashboards' queries take: a day of 200 services with three replicas each, in a real Prometheus.
 
 Every series that an exporter has is there, born as a real one is: three in ten count something, the others stay 0. One
-service is chosen, as by whoever looks for a fault; the time range is 24 hours, the window and the resolution are what
-Grafana takes for it.
+service is chosen, as by whoever looks for a fault, or all of them, as they are when a dashboard is opened: of those the
+panels show the few that rank highest. The time range is 24 hours, window and resolution are what Grafana takes for it.
 """
 
 import json
@@ -11,9 +11,9 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from prometheus_client.samples import Sample
 
@@ -22,6 +22,7 @@ from benchmarks.bench import Bench, Rows
 from benchmarks.exposition import scrape
 from benchmarks.processes import ROOT
 from benchmarks.report import Table
+from dashboards.queries import fill_in, variable_queries
 
 SERVICES: Final = 200
 REPLICAS: Final = 3
@@ -29,8 +30,10 @@ CHOSEN: Final = 7
 
 SCRAPE: Final = 15
 DAY: Final = 86_400
-STEP: Final = 120
-"""Seconds between two points of a panel: Grafana's own choice for a day on a panel of half a screen."""
+HALF_A_SCREEN: Final = 800
+"""Points of a panel that does not ask for fewer: its width in pixels."""
+NICE: Final = {150: 120, 450: 300, 750: 600, 1200: 900}
+"""What Grafana makes of the seconds between two points: up to each of the first, the second."""
 
 BUSY: Final = 0.3
 """Share of the series that are not 0 all day."""
@@ -38,25 +41,23 @@ KINDS: Final = 8
 
 QUERIES: Final = f"queries over 24 h, {SERVICES} services x {REPLICAS}, ms"
 SLOWEST: Final = "slowest query of any panel"
-TILES: Final = "slowest tile of the first row, all chosen"
+RANKING: Final = "slowest ranking"
 ONE: Final = "one service"
+ALL: Final = "all services"
 
-VARIABLES: Final = {
-    "$job": f"job-{CHOSEN}",
-    "$target": f"service-{CHOSEN}",
-    "$source": ".+",
-    "$__rate_interval": f"{STEP + SCRAPE}s",
-    "$__range": "24h",
+CHOICES: Final[Mapping[str, Mapping[str, str]]] = {
+    ONE: {"job": f"job-{CHOSEN}", "target": f"service-{CHOSEN}", "source": ".+"},
+    ALL: {"job": ".+", "target": ".+", "source": ".+"},
 }
-EVERYTHING: Final = VARIABLES | {"$job": ".+", "$target": ".+"}
 
 
 class Asked(NamedTuple):
+    """A query; `step` is seconds between two points of its answer, None where it has but one."""
+
     dashboard: str
     title: str
     expr: str
-    instant: bool
-    first_row: bool
+    step: int | None
 
 
 def dashboards(bench: Bench) -> list[Table]:
@@ -72,34 +73,61 @@ def dashboards(bench: Bench) -> list[Table]:
     rows: Rows = {}
     with bench.programs.prometheus(data) as prometheus:
         for number in range(bench.effort.rounds + 1):
-            took = {asked: seconds(prometheus.web_port, asked, VARIABLES, end) for asked in panels()}
-            tiles = [asked for asked in panels() if asked.first_row and asked.dashboard == "overview"]
-            wide = max(seconds(prometheus.web_port, asked, EVERYTHING, end) for asked in tiles)
-            if number == 0:
-                continue  # reads the block from the disk
-            rows.setdefault(SLOWEST, {}).setdefault(ONE, []).append(1e3 * max(took.values()))
-            for name in sorted({asked.dashboard for asked in took}):
-                own = {asked: value for asked, value in took.items() if asked.dashboard == name}
-                rows.setdefault(f"  {name}: slowest", {}).setdefault(ONE, []).append(1e3 * max(own.values()))
-                rows.setdefault(f"  {name}: all {len(own)} in turn", {}).setdefault(ONE, []).append(
-                    1e3 * sum(own.values())
-                )
-            rows.setdefault(TILES, {}).setdefault(ONE, []).append(1e3 * wide)
+            for choice, variables in CHOICES.items():
+                figures = _measured(prometheus.web_port, variables, end)
+                if number:  # the first one reads the block from the disk
+                    for name, milliseconds in figures.items():
+                        rows.setdefault(name, {}).setdefault(choice, []).append(milliseconds)
     return [Table(QUERIES, rows)]
 
 
-def panels() -> list[Asked]:
-    """Every query of the committed dashboards, with its variables."""
-    return [asked for path in sorted((ROOT / "dashboards/grafana").glob("*.json")) for asked in _asked(path)]
+def _measured(port: int, chosen: Mapping[str, str], end: int) -> dict[str, float]:
+    """Milliseconds that each figure took, with so much chosen."""
+    panels: dict[str, list[float]] = {}
+    rankings = []
+    for path in sorted((ROOT / "dashboards/grafana").glob("*.json")):
+        variables, took = _resolved(port, path, chosen, end)
+        rankings.append(took)
+        panels[path.stem] = [seconds(port, asked, variables, end) for asked in queries(path)]
+    figures = {SLOWEST: max(map(max, panels.values()))}
+    for name, took_each in panels.items():
+        figures[f"  {name}: slowest"] = max(took_each)
+        figures[f"  {name}: all {len(took_each)} in turn"] = sum(took_each)
+    figures[RANKING] = max(rankings)
+    return {name: 1e3 * took for name, took in figures.items()}
 
 
-def _asked(path: Path) -> Iterator[Asked]:
-    rows = 0
-    for panel in json.loads(path.read_text())["panels"]:
-        rows += panel["type"] == "row"
-        for target in panel.get("targets", ()):
-            instant = bool(target.get("instant"))
-            yield Asked(path.stem, panel["title"], target["expr"], instant, rows == 1 and panel["type"] == "stat")
+def _resolved(port: int, path: Path, chosen: Mapping[str, str], end: int) -> tuple[dict[str, str], float]:
+    """The variables with the services shown of those chosen, and how many seconds their ranking took."""
+    variables = {**chosen, "__range": "24h", "shown": "", "instance": ""}
+    asks = dict(variable_queries(path.read_text(), variables))
+    begin = time.perf_counter()
+    variables["shown"] = _any_of(query(port, asks["shown"], end), "target")
+    took = time.perf_counter() - begin
+    asks = dict(variable_queries(path.read_text(), variables))
+    variables["instance"] = _any_of(query(port, asks["instance"], end), "instance")
+    return variables, took
+
+
+def _any_of(answer: bytes, label: str) -> str:
+    """A regular expression, as Grafana writes it for All, for this label's values; within a string of PromQL."""
+    values = [series["metric"][label] for series in json.loads(answer)["data"]["result"]]
+    return "|".join(value.replace(".", r"\\.") for value in values)
+
+
+def queries(path: Path) -> list[Asked]:
+    """Every query of a committed dashboard's panels, with its variables."""
+    return [
+        Asked(path.stem, panel["title"], target["expr"], None if target.get("instant") else step(panel))
+        for panel in json.loads(path.read_text())["panels"]
+        for target in panel.get("targets", ())
+    ]
+
+
+def step(panel: dict[str, Any]) -> int:
+    """Seconds between two points of this panel, over a day."""
+    exactly = DAY / panel.get("maxDataPoints", HALF_A_SCREEN)
+    return next(nice for bound, nice in NICE.items() if exactly < bound)
 
 
 def fill(data: Path, samples: list[Sample], now: int) -> int:
@@ -136,17 +164,22 @@ def _labels(sample: Sample, service: int, replica: int) -> blocks.Labels:
     return tuple(sorted(labels.items()))
 
 
-def seconds(port: int, asked: Asked, variables: dict[str, str], end: int) -> float:
+def seconds(port: int, asked: Asked, variables: Mapping[str, str], end: int) -> float:
     """How long Prometheus takes for the answer, to its last byte."""
-    expr = asked.expr
-    for name, value in variables.items():
-        expr = expr.replace(name, value)
-    if asked.instant:
+    interval = {"__rate_interval": f"{(asked.step or SCRAPE) + SCRAPE}s"}
+    expr = fill_in(asked.expr, {**variables, **interval})
+    begin = time.perf_counter()
+    query(port, expr, end, asked.step)
+    return time.perf_counter() - begin
+
+
+def query(port: int, expr: str, end: int, step: int | None = None) -> bytes:
+    """What Prometheus answers: as of `end`, or with a `step` for the day before it."""
+    if step is None:
         path, times = "query", {"time": end}
     else:
-        path, times = "query_range", {"start": end - DAY + STEP, "end": end, "step": STEP}
+        path, times = "query_range", {"start": end - DAY + step, "end": end, "step": step}
     form = urllib.parse.urlencode({"query": expr, **times}).encode()
-    begin = time.perf_counter()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/{path}", form, timeout=60) as answer:
-        answer.read()
-    return time.perf_counter() - begin
+        body: bytes = answer.read()
+    return body

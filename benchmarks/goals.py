@@ -77,5 +77,15 @@ def bounds(effort: Effort) -> tuple[Bound, ...]:
             column=rules.COLUMN,
         ),
         Bound("connections in a probe's first minute", probes.RESTRAINT, probes.BUSIEST, 10, "", column=probes.COLUMN),
-        Bound("slowest query of a panel, 24 h of a service", dashboards.QUERIES, dashboards.SLOWEST, 500, "ms"),
+        *(
+            Bound(
+                f"slowest query of a panel, 24 h, {choice}",
+                dashboards.QUERIES,
+                dashboards.SLOWEST,
+                500,
+                "ms",
+                column=choice,
+            )
+            for choice in dashboards.CHOICES
+        ),
     )

@@ -11,6 +11,7 @@ from grafana_foundation_sdk.models import dashboard as model
 
 from dashboards import promql
 from dashboards.pieces import DATASOURCE, Panel
+from dashboards.promql import MOST_SHOWN, RANGE, chosen, shown
 from dashboards.style import REPLICA, WHO
 from exporter.metrics import catalogue
 
@@ -30,7 +31,22 @@ class Section:
     repeat: str | None = None
 
 
-def assemble(title: str, uid: str, description: str, sections: Iterable[Section]) -> model.Dashboard:
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """By what services are ranked where more are chosen than are shown: a query by target and source, and in words."""
+
+    expr: str
+    words: str
+
+
+MOST_CLOSES: Final = Rank(
+    chosen.observations(catalogue.CONNECTION_DURATION, ("target", "source"), RANGE), "connections closed"
+)
+
+
+def assemble(
+    title: str, uid: str, description: str, sections: Iterable[Section], rank: Rank = MOST_CLOSES
+) -> model.Dashboard:
     """A dashboard of these rows, with the shared variables, annotations and links.
 
     Raises ValueError where two titles give the same id.
@@ -44,7 +60,7 @@ def assemble(title: str, uid: str, description: str, sections: Iterable[Section]
         .time("now-6h", "now")
         .refresh("30s")
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
-        .variables(_variables())
+        .variables(_variables(rank))
         .annotations(_annotations())
         .link(_others())
     )
@@ -74,15 +90,26 @@ def _others() -> dashboard.DashboardLink:
     return link.include_vars(True).keep_time(True)
 
 
-def _variables() -> list[Builder[model.VariableModel]]:
-    job = promql.label_values(catalogue.BUILD_INFO, "job", ())
-    target = promql.label_values(catalogue.TARGET_CREATED, "target", ("job",))
-    source = promql.label_values(catalogue.TARGET_CREATED, "source", ("job", "target"))
+def _variables(rank: Rank) -> list[Builder[model.VariableModel]]:
+    job = promql.label_values(catalogue.BUILD_INFO, "job", {})
+    target = promql.label_values(catalogue.TARGET_CREATED, "target", {"job": "job"})
+    source = promql.label_values(catalogue.TARGET_CREATED, "source", {"job": "job", "target": "target"})
+    instance = promql.label_values(catalogue.TARGET_CREATED, "instance", {"job": "job", "target": "shown"})
     return [
         dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-        _variable("job", job),
-        _variable("target", target),
-        _variable("source", source),
+        _variable("job", job).all_value(".+"),
+        _variable("target", target).all_value(".+"),
+        _variable("source", source).all_value(".+"),
+        # All of these two has no value of its own: it stands for the options, which are few.
+        _variable("shown", promql.highest(rank.expr))
+        .description(
+            f"Where more than {MOST_SHOWN} targets are chosen, panels are about the {MOST_SHOWN} with the most "
+            f"{rank.words} in the time range; only the first row of the Overview is about all. Choose targets to see "
+            "others."
+        )
+        .regex('/target="([^"]*)"/')
+        .sort(model.VariableSort.DISABLED),
+        _variable("instance", instance).hide(model.VariableHide.HIDE_VARIABLE),
     ]
 
 
@@ -97,13 +124,12 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        .all_value(".+")
         .current(model.VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
 
 
 def _annotations() -> list[Builder[model.AnnotationQuery]]:
-    starts = promql.exporters(promql.selector(promql.PROCESS_START, "gauge"))
+    starts = shown.exporters(shown.selector(promql.PROCESS_START, "gauge"))
     return [
         _annotation("Firing alerts", promql.alerts("firing"), "red")
         .title_format("{{alertname}}")

@@ -4,6 +4,7 @@ Descriptions say what to conclude from the panel. Units are Grafana's ids ("s", 
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from grafana_foundation_sdk.builders import common, dashboard, heatmap, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders import text as markdown
@@ -24,6 +25,12 @@ from dashboards.pieces import (
     thresholds,
 )
 
+POINTS: Final = 300
+"""Points of a line, or columns of a heatmap, at most: one every 5 minutes of a day. A panel has room for two or three
+times as many, which Prometheus would have to compute."""
+FEW_POINTS: Final = 150
+"""The same for what costs most: many series for each line, such as quantiles by several labels."""
+
 
 def time_series(
     heading: Heading,
@@ -36,6 +43,7 @@ def time_series(
     dashed: str | None = None,
     threshold: float | None = None,
     below: bool = False,
+    points: int = POINTS,
 ) -> timeseries.Panel:
     """Lines; never stacked, for a stack would add up sources.
 
@@ -47,6 +55,7 @@ def time_series(
         placed(timeseries.Panel(), heading, width, height)
         .datasource(DATASOURCE)
         .targets([target(query, ref).range() for query, ref in numbered(queries)])
+        .max_data_points(points)
         .unit(unit)
         .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
         .legend(legend())
@@ -118,6 +127,7 @@ def bucket_heatmap(heading: Heading, unit: str, expr: str, *, width: Width, heig
         placed(heatmap.Panel(), heading, width, height)
         .datasource(DATASOURCE)
         .with_target(target(Query(expr, "{{le}}"), "A").range().format(PromQueryFormat.HEATMAP))
+        .max_data_points(POINTS)
         .unit("short")
         .calculate(False)
         .color(

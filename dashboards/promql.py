@@ -1,16 +1,18 @@
 """PromQL built from the metric catalogue, so that a misspelt name, label or label value fails the build.
 
-Every selector is narrowed to the dashboard's variables. Nothing is summed over `source`: a connection seen by two
-sources would count twice.
+Every selector is narrowed to the dashboard's variables, in one of two ways: `chosen` asks for everything that is
+chosen, which is for sums; `shown` for the few services among it that rank highest, which is for what has a line or a
+row for each of them. Nothing is summed over `source`: a connection seen by two sources would count twice.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from prometheus_client.utils import floatToGoString
 
 from exporter.metrics import bounds
-from exporter.metrics.catalogue import BUILD_INFO, Metric, MetricType
+from exporter.metrics.catalogue import BUILD_INFO, TARGET_CREATED, Metric, MetricType
 from exporter.web.errors import ERROR_TOKENS
 
 RATE_INTERVAL: Final = "$__rate_interval"
@@ -18,6 +20,9 @@ RANGE: Final = "$__range"
 
 ORIGIN: Final = ("job", "target", "source")
 PROCESS: Final = ("job", "instance")
+
+MOST_SHOWN: Final = 5
+"""Services with lines of their own: more are not told apart by colour, and cost Prometheus seconds for each panel."""
 
 Labels = tuple[str, ...]
 Match = str | tuple[str, ...]
@@ -41,85 +46,109 @@ _VALUES: Final[Mapping[str, frozenset[str]]] = {
 """The values of labels that the catalogue's floor does not bound."""
 
 
-def selector(metric: Metric, kind: MetricType, **match: Match) -> str:
-    """The series of `metric` in the chosen jobs, targets and sources; of a histogram, its buckets.
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a query is narrowed to: the dashboard's variable for each of a metric's labels.
 
-    `class_` matches the label `class`. Raises ValueError if the metric is not of `kind`, and for a label or label
-    value that it cannot have.
+    `process` is for families that have no target, if anything: they are about an exporter as a whole.
     """
-    if metric.type != kind:
-        raise ValueError(f"{metric.name} is a {metric.type}, not a {kind}")
-    wanted = {name.rstrip("_"): value for name, value in match.items()}
-    for label, value in wanted.items():
-        _check_label(metric, label)
-        _check_values(metric, label, value)
-    matchers = [_variable(label) for label in ORIGIN if label == "job" or label in metric.labels]
-    matchers += [_matcher(label, value) for label, value in wanted.items()]
-    suffix = "_bucket" if kind == "histogram" else ""
-    return f"{metric.name}{suffix}{{{', '.join(matchers)}}}"
+
+    labels: Mapping[str, str]
+    process: Mapping[str, str]
+
+    def selector(self, metric: Metric, kind: MetricType, **match: Match) -> str:
+        """The series of `metric` in scope; of a histogram, its buckets.
+
+        `class_` matches the label `class`. Raises ValueError if the metric is not of `kind`, and for a label or label
+        value that it cannot have.
+        """
+        if metric.type != kind:
+            raise ValueError(f"{metric.name} is a {metric.type}, not a {kind}")
+        wanted = {name.rstrip("_"): value for name, value in match.items()}
+        for label, value in wanted.items():
+            _check_label(metric, label)
+            _check_values(metric, label, value)
+        own = self.labels if "target" in metric.labels else self.process
+        matchers = [_variable(label, name) for label, name in own.items()]
+        matchers += [_matcher(label, value) for label, value in wanted.items()]
+        suffix = "_bucket" if kind == "histogram" else ""
+        return f"{metric.name}{suffix}{{{', '.join(matchers)}}}"
+
+    def exporters(self, expr: str, within: str | None = None) -> str:
+        """Those series of `expr` whose job and instance is an exporter's, or was within a time.
+
+        Other jobs have process_* and up too, and All stands for every job there is.
+        """
+        known = self.selector(BUILD_INFO, "gauge")
+        return f"({expr} and on (job, instance) {known if within is None else f'last_over_time({known}[{within}])'})"
+
+    def rate(self, metric: Metric, by: Labels, **match: Match) -> str:
+        """Events per second of a counter."""
+        return _grouped("sum", metric, by, f"rate({self.selector(metric, 'counter', **match)}[{RATE_INTERVAL}])")
+
+    def increase(self, metric: Metric, by: Labels, window: str, **match: Match) -> str:
+        """Events of a counter within `window`."""
+        return _grouped("sum", metric, by, f"increase({self.selector(metric, 'counter', **match)}[{window}])")
+
+    def gauge(self, operator: Literal["sum", "min", "max", "avg"], metric: Metric, by: Labels, **match: Match) -> str:
+        """A gauge, over replicas."""
+        return _grouped(operator, metric, by, self.selector(metric, "gauge", **match))
+
+    def observations(self, metric: Metric, by: Labels, window: str | None = None, **match: Match) -> str:
+        """Observations of a histogram per second, or within `window`."""
+        return _grouped("sum", metric, by, _growth(self.selector(metric, "histogram", le="+Inf", **match), window))
+
+    def above(self, bound: float, metric: Metric, by: Labels, window: str | None = None, **match: Match) -> str:
+        """Observations above one of the histogram's bounds, per second or within `window`."""
+        if bound not in metric.bounds:
+            raise ValueError(f"{metric.name} has no bound {bound:g}")
+        below = _growth(self.selector(metric, "histogram", le=floatToGoString(bound), **match), window)
+        return f"{self.observations(metric, by, window, **match)} - {_grouped('sum', metric, by, below)}"
+
+    def quantile(self, q: float, metric: Metric, by: Labels, **match: Match) -> str:
+        """The `q` quantile of a histogram; with `q` 1 the upper bound of its largest bucket in use."""
+        rates = f"rate({self.selector(metric, 'histogram', **match)}[{RATE_INTERVAL}])"
+        return f"histogram_quantile({q:g}, {_grouped('sum', metric, (*by, 'le'), rates)})"
+
+    def buckets(self, metric: Metric, **match: Match) -> str:
+        """Observations per bucket, for a heatmap. It can only group by `le`, so its row must repeat by source."""
+        return f"sum by (le) (increase({self.selector(metric, 'histogram', **match)}[{RATE_INTERVAL}]))"
 
 
-def exporters(expr: str, within: str | None = None) -> str:
-    """Those series of `expr` whose job and instance is an exporter's, or was within a time.
+_SOURCE: Final = {"job": "job", "target": "target", "source": "source"}
 
-    Other jobs have process_* and up too, and All stands for every job there is.
+chosen: Final = Scope(_SOURCE, {"job": "job"})
+"""All that is chosen, be it hundreds of services."""
+
+shown: Final = Scope(_SOURCE | {"target": "shown"}, {"job": "job", "instance": "instance"})
+"""The services that rank highest among what is chosen, and the exporters that see them."""
+
+replicas: Final = Scope(_SOURCE | {"instance": "instance"}, shown.process)
+"""All that is chosen, as far as those exporters see it: for shares of what an exporter has for all of its targets."""
+
+
+def highest(ranked: str) -> str:
+    """Grafana's query for the targets to be shown: those with the highest values of `ranked`, those without one last.
+
+    What each of a target's sources saw is not added up: the highest counts.
     """
-    known = selector(BUILD_INFO, "gauge")
-    return f"({expr} and on (job, instance) {known if within is None else f'last_over_time({known}[{within}])'})"
-
-
-def rate(metric: Metric, by: Labels, **match: Match) -> str:
-    """Events per second of a counter."""
-    return _grouped("sum", metric, by, f"rate({selector(metric, 'counter', **match)}[{RATE_INTERVAL}])")
-
-
-def increase(metric: Metric, by: Labels, window: str, **match: Match) -> str:
-    """Events of a counter within `window`."""
-    return _grouped("sum", metric, by, f"increase({selector(metric, 'counter', **match)}[{window}])")
-
-
-def gauge(operator: Literal["sum", "min", "max", "avg"], metric: Metric, by: Labels, **match: Match) -> str:
-    """A gauge, over replicas."""
-    return _grouped(operator, metric, by, selector(metric, "gauge", **match))
-
-
-def observations(metric: Metric, by: Labels, window: str | None = None, **match: Match) -> str:
-    """Observations of a histogram per second, or within `window`."""
-    return _grouped("sum", metric, by, _growth(selector(metric, "histogram", le="+Inf", **match), window))
-
-
-def above(bound: float, metric: Metric, by: Labels, window: str | None = None, **match: Match) -> str:
-    """Observations above one of the histogram's bounds, per second or within `window`."""
-    if bound not in metric.bounds:
-        raise ValueError(f"{metric.name} has no bound {bound:g}")
-    below = _growth(selector(metric, "histogram", le=floatToGoString(bound), **match), window)
-    return f"{observations(metric, by, window, **match)} - {_grouped('sum', metric, by, below)}"
-
-
-def quantile(q: float, metric: Metric, by: Labels, **match: Match) -> str:
-    """The `q` quantile of a histogram; with `q` 1 the upper bound of its largest bucket in use."""
-    rates = f"rate({selector(metric, 'histogram', **match)}[{RATE_INTERVAL}])"
-    return f"histogram_quantile({q:g}, {_grouped('sum', metric, (*by, 'le'), rates)})"
-
-
-def buckets(metric: Metric, **match: Match) -> str:
-    """Observations per bucket, for a heatmap. It can only group by `le`, so its row must repeat by source."""
-    return f"sum by (le) (increase({selector(metric, 'histogram', **match)}[{RATE_INTERVAL}]))"
+    born = f"0 * {chosen.selector(TARGET_CREATED, 'gauge')}"
+    return f"query_result(topk({MOST_SHOWN}, max by (target) ({ranked} or {born})))"
 
 
 def alerts(state: str) -> str:
     """The product's own alerts in `state`; those that lack a target or source are never filtered out by it."""
     _check_values(ALERTS, "alertstate", state)
     optional = ", ".join(f'{label}=~"${label}|"' for label in ORIGIN if label != "job")
-    return f'{ALERTS.name}{{alertname=~"WebSocket.*", alertstate="{state}", {_variable("job")}, {optional}}}'
+    return f'{ALERTS.name}{{alertname=~"WebSocket.*", alertstate="{state}", {_variable("job", "job")}, {optional}}}'
 
 
-def label_values(metric: Metric, label: str, narrowed_by: Labels) -> str:
-    """Grafana's query for the options of a variable, narrowed by the variables before it."""
+def label_values(metric: Metric, label: str, narrowed_by: Mapping[str, str]) -> str:
+    """Grafana's query for the options of a variable, with each label narrowed by a variable before it."""
     for name in (label, *narrowed_by):
         _check_label(metric, name)
-    matchers = f"{{{', '.join(map(_variable, narrowed_by))}}}" if narrowed_by else ""
-    return f"label_values({metric.name}{matchers}, {label})"
+    matchers = ", ".join(_variable(name, variable) for name, variable in narrowed_by.items())
+    return f"label_values({metric.name}{f'{{{matchers}}}' if matchers else ''}, {label})"
 
 
 def _growth(counter: str, window: str | None) -> str:
@@ -134,8 +163,8 @@ def _grouped(operator: str, metric: Metric, by: Labels, inner: str) -> str:
     return f"{operator} by ({', '.join(by)}) ({inner})"
 
 
-def _variable(label: str) -> str:
-    return f'{label}=~"${label}"'
+def _variable(label: str, name: str) -> str:
+    return f'{label}=~"${name}"'
 
 
 def _matcher(label: str, value: Match) -> str:

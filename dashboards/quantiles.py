@@ -1,8 +1,7 @@
 """Quantiles of a histogram, one series for each rank, job, target and source."""
 
-from dashboards import promql
 from dashboards.pieces import Query
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.style import WHO
 from exporter.metrics.catalogue import Metric
 
@@ -11,7 +10,7 @@ def quantiles(metric: Metric, ranks: tuple[float, ...], *by: str, **match: str) 
     prefix = "".join(f"{{{{{label}}}}} " for label in by)
     return [
         Query(
-            promql.quantile(rank, metric, (*ORIGIN, *by), **match),
+            shown.quantile(rank, metric, (*ORIGIN, *by), **match),
             f"{'largest' if rank == 1 else f'p{rank * 100:g}'} {prefix}{WHO}",
         )
         for rank in ranks

@@ -9,6 +9,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "job": ".+",
     "target": ".+",
     "source": ".+",
+    "shown": ".+",
+    "instance": ".+",
     "__rate_interval": "1m",
     "__range": "1h",
 }
@@ -16,6 +18,7 @@ VARIABLES: Final[Mapping[str, str]] = {
 
 _VARIABLE: Final = re.compile(r"\$(\w+)")
 _LABEL_VALUES: Final = re.compile(r"^label_values\((.*), (\w+)\)$")
+_QUERY_RESULT: Final = re.compile(r"^query_result\((.*)\)$")
 
 
 def queries(dashboard_json: str, variables: Mapping[str, str] = VARIABLES) -> list[tuple[str, str]]:
@@ -37,15 +40,19 @@ def annotation_queries(dashboard_json: str, variables: Mapping[str, str] = VARIA
 
 
 def variable_queries(dashboard_json: str, variables: Mapping[str, str] = VARIABLES) -> list[tuple[str, str]]:
-    """(name, PromQL that counts its options) of every variable that asks Prometheus for its options.
+    """(name, PromQL that has a series for each option) of every variable that asks Prometheus for its options.
 
-    Grafana's label_values() is no PromQL. Raises KeyError for a variable that is not in `variables`.
+    Grafana's label_values() and query_result() are no PromQL. Raises KeyError for a variable that is unknown.
     """
     return [
-        (variable["name"], fill_in(_LABEL_VALUES.sub(r"count by (\2) (\1)", variable["query"]), variables))
+        (variable["name"], fill_in(_promql(variable["query"]), variables))
         for variable in json.loads(dashboard_json)["templating"]["list"]
         if variable["type"] == "query"
     ]
+
+
+def _promql(query: str) -> str:
+    return _QUERY_RESULT.sub(r"\1", _LABEL_VALUES.sub(r"count by (\2) (\1)", query))
 
 
 def all_panels(panels: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

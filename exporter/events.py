@@ -104,7 +104,7 @@ Evidence = Literal["close_1009", "suspected"]
 """What shows that a message was refused for its size. The two are never added together."""
 
 Verdict = Literal["moved", "unrecovered", "too_few", "amplified", "herd", "healthy"]
-"""How a mass close went; the first that applies, in this order (`insight.mass_close`)."""
+"""How a mass close went; the first that applies, in this order (`insight.incident`)."""
 
 Within = Literal["1s", "5s", "30s", "120s", "later"]
 """When a lost client was accepted again, since the first close of its mass close."""

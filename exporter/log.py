@@ -246,7 +246,9 @@ class EventLog(Listener):
         _logger().info("message refused", **_refused_fields(event))
 
     def _mass_close_ended(self, event: MassCloseEnded) -> None:
-        _logger().warning("mass close", **_mass_close_fields(event.mass_close))
+        over = event.mass_close
+        level = logging.INFO if over.verdict == "healthy" or over.draining else logging.WARNING
+        _logger().log(level, "mass close", **_mass_close_fields(over))
 
     def _stream_unparsed(self, event: StreamUnparsed) -> None:
         if event.reason == "internal_error":

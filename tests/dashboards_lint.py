@@ -1,9 +1,9 @@
 """The rules of grafana/dashboard-linter for Prometheus dashboards, each as a function from a dashboard to its faults.
 
-Stricter in three places: every kind of panel with queries is looked at, not only those that the linter knows; a counter
-is one by the catalogue, not by the end of its name; and a variable's query is parsed by itself. In the place of the
-linter's `instance` stands `target`: replicas come and go, so no panel here is about one instance, and every selector of
-a family that has the label `target` is matched to the variable.
+Stricter in four places: every kind of panel with queries is looked at, not only those that the linter knows; a counter
+is one by the catalogue, not by the end of its name; a variable's query is parsed by itself; and only tiles may ask for
+everything that is chosen, since hundreds of services would be seconds of work for each panel: what else there is asks
+for the few that are shown, by `target`, or by `instance` where a family has no targets.
 """
 
 import contextlib
@@ -101,11 +101,11 @@ def template_label_promql(board: Dashboard) -> Iterator[str]:
     for each in board["templating"]["list"]:
         if each["type"] != "query":
             continue
-        call = re.fullmatch(r"label_values\((.+), \w+\)", each["query"])
+        call = re.fullmatch(r"label_values\((.+), \w+\)|query_result\((.+)\)", each["query"])
         try:
-            promql_parser.parse(call[1] if call else "")
+            parsed(call[1] or call[2] if call else "")
         except ValueError:
-            yield f"variable {each['name']} does not ask for label_values() of PromQL"
+            yield f"variable {each['name']} does not ask for label_values() or query_result() of PromQL"
 
 
 def template_on_time_change_reload(board: Dashboard) -> Iterator[str]:
@@ -174,13 +174,30 @@ def target_counter_agg(board: Dashboard, known: Mapping[str, Metric]) -> Iterato
 
 
 def target_target(board: Dashboard, known: Mapping[str, Metric]) -> Iterator[str]:
+    tiles = {panel["title"] for panel in panels(board) if panel["type"] == "stat"}
     for title, expr in valid(board):
         for selector, _ in selectors(expr):
-            for label in ("target", "source"):
-                wanted = label in family(selector, known).labels
-                loose = _matched(selector, label, f"${label}|")  # alerts that have no such label are shown too
-                if wanted and not loose and not _matched(selector, label, f"${label}"):
-                    yield f'{title}: {selector.name} without {label}=~"${label}"'
+            metric = family(selector, known)
+            for wanted in _narrowed_by(metric, few=title not in tiles):
+                if not any(_matched(selector, label, value) for label, value in wanted):
+                    label, value = wanted[0]
+                    yield f'{title}: {selector.name} without {label}=~"{value}"'
+
+
+def _narrowed_by(metric: Metric, *, few: bool) -> Iterator[list[tuple[str, str]]]:
+    """Matchers of which a selector needs one of each list."""
+    if metric.name == "ALERTS":  # those that have no such label are shown too
+        yield from ([("target", "$target|")], [("source", "$source|")])
+        return
+    if "source" in metric.labels:
+        yield [("source", "$source")]
+    shown = (
+        [("target", "$shown"), ("instance", "$instance")] if "target" in metric.labels else [("instance", "$instance")]
+    )
+    if few:
+        yield shown
+    elif "target" in metric.labels:
+        yield [*shown, ("target", "$target")]
 
 
 def uneditable(board: Dashboard) -> Iterator[str]:

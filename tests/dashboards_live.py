@@ -1,4 +1,4 @@
-"""Real traffic before a real Prometheus: one exporter that sees it, and one that sees none.
+"""Real traffic before a real Prometheus: one exporter that sees it, one that sees none, and one that judges at once.
 
 Everything is scraped from before the first connection, and asked for as of the last scrape: so an increase over an hour
 is exactly what was counted, and a rate over an hour is that divided by 3600.
@@ -47,6 +47,8 @@ BROKEN: Final = 4
 FORBIDDEN: Final = 3
 CUT: Final = 12
 NOBODY: Final = 2
+MASS: Final = 6
+"""At least 5, and at once."""
 OPEN: Final = CUT
 """Whoever was cut off comes back."""
 
@@ -55,7 +57,14 @@ ACCEPTED: Final = CLOSED + OPEN
 ATTEMPTS: Final = ACCEPTED + FORBIDDEN + NOBODY
 
 WINDOW: Final = 3600
-VARIABLES: Final = {"target": ".+", "source": ".+", "__rate_interval": "1h", "__range": "1h"}
+VARIABLES: Final = {
+    "target": ".+",
+    "source": ".+",
+    "shown": ".+",
+    "instance": ".+",
+    "__rate_interval": "1h",
+    "__range": "1h",
+}
 
 
 async def answer(connection: ServerConnection) -> None:
@@ -134,6 +143,15 @@ async def before_the_restart(tap: Address) -> list[ClientConnection]:
     return [await come(tap, f"cut-{number}") for number in range(CUT)]
 
 
+async def a_mass_close(tap: Address) -> None:
+    """So many are cut off at once that it counts as one, and nobody comes back."""
+    clients = [await come(tap, f"lost-{number}", "/break") for number in range(MASS)]
+    for client in clients:
+        await client.send("")
+    for client in clients:
+        await sees_the_end(client, 1006)
+
+
 async def report(webhook: Address) -> None:
     """Two closes as a service reports them, and one that cannot be."""
     events = [
@@ -147,13 +165,13 @@ async def report(webhook: Address) -> None:
 
 
 @contextlib.asynccontextmanager
-async def exporting(folder: Path, upstream: Address, *flags: str) -> AsyncIterator[Exporter]:
+async def exporting(folder: Path, upstream: Address, *flags: str, module: str = "exporter") -> AsyncIterator[Exporter]:
     """An exporter that is told of the service's limit and of the client build, with a tap and a webhook."""
     limits = {"client_to_server": LIMIT, "server_to_client": "1MiB"}
     target = {"limits": limits, "client_builds": ["acme-app/*"], "client_key": "query:client"}
     config = configured(folder, {"chat": target})
     tap = f"--tap=127.0.0.1:0={upstream},target=chat"
-    async with exporter_process(folder, config, tap, WEBHOOK, "--shutdown.grace=0s", *flags) as exporter:
+    async with exporter_process(folder, config, tap, WEBHOOK, "--shutdown.grace=0s", *flags, module=module) as exporter:
         yield exporter
 
 
@@ -191,15 +209,20 @@ async def play(folder: Path) -> AsyncIterator[Stage]:
     """Let it all happen once; what is asked for is as of the last scrape of it."""
     async with contextlib.AsyncExitStack() as stack:
         async with chat() as (server, upstream):
-            for name in ("busy", "fresh"):
+            for name in ("busy", "fresh", "judged"):
                 await asyncio.to_thread((folder / name).mkdir)
             probe = f"--probe=chat=ws://{upstream}/"
             busy = await stack.enter_async_context(exporting(folder / "busy", upstream, probe))
             fresh = await stack.enter_async_context(exporting(folder / "fresh", upstream))
-            jobs = {"busy": await busy.address("metrics"), "fresh": await fresh.address("metrics")}
+            judged = await stack.enter_async_context(
+                exporting(folder / "judged", upstream, module="tests.support.impatient")
+            )
+            exporters = {"busy": busy, "fresh": fresh, "judged": judged}
+            jobs = {name: await exporter.address("metrics") for name, exporter in exporters.items()}
             await asyncio.to_thread(write_config, folder, jobs)
             monitor = stack.enter_context(prometheus(folder))
-            await asyncio.to_thread(eventually, lambda: monitor.query("sum(up) == 2"), 30, "the first scrapes")
+            await asyncio.to_thread(eventually, lambda: monitor.query("sum(up) == 3"), 30, "the first scrapes")
+            await a_mass_close(await judged.address("tap"))
             tap = await busy.address("tap")
             cut = await before_the_restart(tap)
             await report(await busy.address("webhook"))
@@ -221,12 +244,14 @@ async def play(folder: Path) -> AsyncIterator[Stage]:
 def scraped(monitor: Prometheus) -> float | None:
     """When the scrape was taken that has everything; the probe is back by then, and the alert fires."""
     conditions = (
-        f'sum(websocket_closes_total{{source="tap"}}) == {CLOSED}',
+        f'sum(websocket_closes_total{{job="busy", source="tap"}}) == {CLOSED}',
         f'sum(websocket_connections_active{{job="busy", source="tap"}}) == {OPEN}',
-        f'sum(websocket_message_size_bytes_bucket{{direction="server_to_client", le="128.0"}}) == {LEFT + CALM + OPEN}',
-        'count(websocket_message_size_limit_bytes{origin="accepted"}) == 2',
+        'sum(websocket_message_size_bytes_bucket{job="busy", direction="server_to_client", le="128.0"})'
+        f" == {LEFT + CALM + OPEN}",
+        'count(websocket_message_size_limit_bytes{job="busy", origin="accepted"}) == 2',
         "sum(websocket_probe_up) == 1",
         'ALERTS{alertname="WebSocketMessageTooBigSpike", alertstate="firing"}',
+        'sum(websocket_mass_closes_total{job="judged"}) == 1',
     )
     moments = monitor.query('timestamp(up{job="busy"})')
     if not moments:

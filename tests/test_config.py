@@ -35,6 +35,7 @@ from exporter.config import (
     quoted,
 )
 from exporter.config.document import MAX_BYTES
+from exporter.config.model import covers
 from exporter.config.values import (
     KeyRule,
     parse_boolean,
@@ -204,7 +205,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             frozenset({3001, 1011}),
             KeyRule("forwarded"),
             (ip_network("10.0.0.0/8"), ip_network("192.0.2.1/32"), ip_network("fd00::/8")),
-            ("acme-app/*", "okhttp/*"),
+            ("acme-app/*", "okhttp/*", "acme-app/*"),
         ),
         "no": Target("no", limits=Limits(client_to_server=512), client_key=KeyRule("query", "token")),
         "404": Target("404"),
@@ -822,6 +823,75 @@ def test_open_reload_is_risky(address: str, warned: bool) -> None:
     found = config.warnings(load({"web.listen-address": address, "web.enable-lifecycle": "true"}))
     assert len(found) == warned
     assert all(f"{address} is reachable from other machines" in warning for warning in found)
+
+
+TARGETS: Final = """\
+targets:
+  chat: {client_key: %s, trusted_proxies: [%s], client_builds: [%s]}
+tap:
+  - {listen: ":8080", upstream: "10.0.0.5:8081", target: chat}
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "proxies", "builds", "expected"),
+    [
+        ("forwarded", "10.0.0.0/8, 0.0.0.0/1", "", ()),
+        (
+            "forwarded",
+            "10.0.0.0/8, 0.0.0.0/0, '::/0'",
+            "",
+            tuple(
+                f"targets.chat.trusted_proxies has {network}, which is everybody: any client can write "
+                "X-Forwarded-For itself, and pass for another one each time"
+                for network in ("0.0.0.0/0", "::/0")
+            ),
+        ),
+        ("query:client", "", "", ()),
+        ("header:a&b", "", "", ()),
+        *(
+            (
+                f"'query:{name}'",
+                "",
+                "",
+                (
+                    f"targets.chat.client_key is query:{name}, but no parameter of a query has {never} in its name: "
+                    "no client is recognised",
+                ),
+            )
+            for name, never in {"a&b": "&", "a#": "#"}.items()
+        ),
+        ("remote_addr", "", '"okhttp/4*", "okhttp/*", "acme-*-app", "*bot*"', ()),
+        ("remote_addr", "", '"okhttp/*", "a", "okhttp/*"', ('targets.chat.client_builds: "okhttp/*" is given twice',)),
+        (
+            "remote_addr",
+            "",
+            '"a", "okhttp/*", "okhttp/4.*", "*b*", "a*bc", "*"',
+            (
+                'targets.chat.client_builds: "okhttp/4.*" never counts: "okhttp/*" before it fits all that it fits',
+                'targets.chat.client_builds: "a*bc" never counts: "*b*" before it fits all that it fits',
+            ),
+        ),
+    ],
+)
+def test_settings_of_a_target_that_do_not_do_what_they_say(
+    tmp_path: Path, key: str, proxies: str, builds: str, expected: tuple[str, ...]
+) -> None:
+    """Proxies that are everybody, query parameters that cannot be, builds that an earlier pattern takes."""
+    file = tmp_path / "config.yaml"
+    file.write_text(TARGETS % (key, proxies, builds))
+    assert config.warnings(config.load({"config.file": str(file)})) == expected
+
+
+@given(st.text("ab*", max_size=4), st.text("ab*", max_size=4), st.text("ab", max_size=5))
+def test_a_pattern_that_covers_another_fits_all_that_it_fits(pattern: str, other: str, text: str) -> None:
+    """Whatever `*` stands for."""
+    if covers(pattern, other) and fits(other, text):
+        assert fits(pattern, text)
+
+
+def fits(pattern: str, text: str) -> bool:
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), text) is not None
 
 
 # -- the reference

@@ -139,15 +139,31 @@ def test_every_query_goes_to_the_chosen_data_source(name: str) -> None:
 @every_dashboard
 def test_variables_can_be_narrowed_together(name: str) -> None:
     """Job, target and source take several values or all; each offers what the ones before it leave."""
-    data_source, *others = DASHBOARDS[name]["templating"]["list"]
+    data_source, *others, shown, instance = DASHBOARDS[name]["templating"]["list"]
     assert (data_source["type"], data_source["query"]) == ("datasource", "prometheus")
     assert [variable["name"] for variable in others] == ["job", "target", "source"]
+    assert [variable["name"] for variable in (shown, instance)] == ["shown", "instance"]
     for place, variable in enumerate(others):
         assert variable["multi"]
         assert variable["includeAll"]
         metric, used = re.match(r"label_values\((\w+)(.*), \w+\)$", variable["query"]).groups()
         assert metric in catalogue.BY_NAME
         assert re.findall(r"\$(\w+)", used) == ["job", "target", "source"][:place]
+
+
+@every_dashboard
+def test_a_few_services_are_shown_of_many_that_are_chosen(name: str) -> None:
+    """The highest of a ranking, in its order, and the exporters that see them: All stands for these alone."""
+    *_, shown, instance = DASHBOARDS[name]["templating"]["list"]
+    assert shown["query"].startswith(f"query_result(topk({promql.MOST_SHOWN}, max by (target) (")
+    assert (shown["sort"], "hide" in shown, instance["hide"]) == (0, False, 2)
+    assert 'target=~"$shown"' in instance["query"]
+    for variable in (shown, instance):
+        assert variable["multi"]
+        assert variable["current"]["value"] == ["$__all"]
+        assert "allValue" not in variable
+    said = 'websocket_closes_total{target="chat"} 1 1700000000000'
+    assert re.search(shown["regex"].strip("/"), said)[1] == "chat"
 
 
 @every_dashboard
@@ -224,17 +240,23 @@ def test_close_codes_are_shown_by_name() -> None:
 @pytest.mark.parametrize(
     ("build", "fault"),
     [
-        (lambda: promql.rate(catalogue.CONNECTIONS_ACTIVE, promql.ORIGIN), "is a gauge, not a counter"),
-        (lambda: promql.gauge("sum", catalogue.CLOSES, promql.ORIGIN), "is a counter, not a gauge"),
-        (lambda: promql.quantile(0.5, catalogue.CLOSES, promql.ORIGIN), "is a counter, not a histogram"),
-        (lambda: promql.rate(catalogue.CLOSES, (*promql.ORIGIN, "status")), "has no label status"),
-        (lambda: promql.rate(catalogue.CLOSES, promql.ORIGIN, status="101"), "has no label status"),
-        (lambda: promql.rate(catalogue.CLOSES, promql.ORIGIN, code="1oo9"), 'never has code="1oo9"'),
-        (lambda: promql.rate(catalogue.CLOSES, promql.ORIGIN, initiator=("server", "me")), 'never has initiator="me"'),
-        (lambda: promql.rate(catalogue.MASS_CLOSE_RETURNS, promql.ORIGIN, within="more"), 'never has within="more"'),
-        (lambda: promql.above(0.7, catalogue.MESSAGE_LIMIT_RATIO, promql.ORIGIN), "has no bound 0.7"),
-        (lambda: promql.rate(catalogue.CLOSES, ("job", "target")), "must not be summed over source"),
-        (lambda: promql.label_values(catalogue.BUILD_INFO, "target", ()), "has no label target"),
+        (lambda: promql.chosen.rate(catalogue.CONNECTIONS_ACTIVE, promql.ORIGIN), "is a gauge, not a counter"),
+        (lambda: promql.chosen.gauge("sum", catalogue.CLOSES, promql.ORIGIN), "is a counter, not a gauge"),
+        (lambda: promql.chosen.quantile(0.5, catalogue.CLOSES, promql.ORIGIN), "is a counter, not a histogram"),
+        (lambda: promql.chosen.rate(catalogue.CLOSES, (*promql.ORIGIN, "status")), "has no label status"),
+        (lambda: promql.chosen.rate(catalogue.CLOSES, promql.ORIGIN, status="101"), "has no label status"),
+        (lambda: promql.chosen.rate(catalogue.CLOSES, promql.ORIGIN, code="1oo9"), 'never has code="1oo9"'),
+        (
+            lambda: promql.chosen.rate(catalogue.CLOSES, promql.ORIGIN, initiator=("server", "me")),
+            'never has initiator="me"',
+        ),
+        (
+            lambda: promql.chosen.rate(catalogue.MASS_CLOSE_RETURNS, promql.ORIGIN, within="more"),
+            'never has within="more"',
+        ),
+        (lambda: promql.chosen.above(0.7, catalogue.MESSAGE_LIMIT_RATIO, promql.ORIGIN), "has no bound 0.7"),
+        (lambda: promql.chosen.rate(catalogue.CLOSES, ("job", "target")), "must not be summed over source"),
+        (lambda: promql.label_values(catalogue.BUILD_INFO, "target", {}), "has no label target"),
         (lambda: promql.alerts("fired"), 'never has alertstate="fired"'),
     ],
 )

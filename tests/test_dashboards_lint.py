@@ -60,7 +60,8 @@ FAULTS: Final[dict[str, Callable[[dict[str, Any]], None]]] = {
     "no PromQL": first_query(lambda expr: f"{expr})"),
     "a rate over something else": first_query(lambda expr: expr.replace("$__rate_interval", "5m")),
     'without job=~"$job"': first_query(lambda expr: expr.replace('job=~"$job", ', "")),
-    'without target=~"$target"': first_query(lambda expr: expr.replace('target=~"$target"', 'target="chat"')),
+    'without target=~"$shown"': first_query(lambda expr: expr.replace('target=~"$shown"', 'target=~"$target"')),
+    'without source=~"$source"': first_query(lambda expr: expr.replace('source=~"$source"', 'source="tap"')),
     "is not within rate": first_query(lambda expr: expr.replace("rate(", "sum_over_time(")),
     "can be edited": lambda board: board.update(editable=True),
 }

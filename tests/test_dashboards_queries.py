@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dashboards import promql
-from dashboards.queries import queries
+from dashboards.queries import queries, variable_queries
 from exporter.metrics import catalogue
 from tests.dashboards_support import (
     DASHBOARDS,
@@ -21,6 +21,9 @@ from tests.dashboards_support import (
 )
 
 pytestmark = pytest.mark.needs("promtool")
+
+TOP = {"two": 8, "f": 4, "a": 3, "e": 3, "d": 2}
+"""Of `test_those_are_shown_that_rank_highest`: the targets shown, and how many closes a scrape each had."""
 
 
 def test_prometheus_accepts_every_query(tmp_path: Path) -> None:
@@ -112,6 +115,24 @@ def test_a_busy_exporter_fills_every_panel_and_annotation(tmp_path: Path) -> Non
     """With traffic, closes and alerts there is no query without an answer."""
     samples = {name: "1+1x240" for metric in KNOWN.values() for name in series(metric)}
     evaluate(tmp_path, samples, [answers(expr) for _, expr in all_queries()])
+
+
+def test_those_are_shown_that_rank_highest(tmp_path: Path) -> None:
+    """Five of seven targets with the most closes as one of their sources saw them; without any, whichever there are."""
+    closed = 'websocket_connection_duration_seconds_bucket{job="j", instance="%s", target="%s", source="%s", le="+Inf"}'
+    born = 'websocket_target_created_timestamp_seconds{job="j", instance="i", target="%s", source="tap"}'
+
+    def rising(each: int) -> str:
+        return f"0+{each}x240"
+
+    samples = {closed % ("i", name, "tap"): rising(each) for each, name in enumerate("bcdef")}
+    samples |= {closed % (replica, "two", "webhook"): rising(4) for replica in "ik"}
+    samples |= {closed % ("i", "a", source): rising(3) for source in ("webhook", "probe")}
+    expr = dict(variable_queries(RENDERED["overview.json"]))["shown"]
+    shown = [{"labels": f'{{target="{name}"}}', "value": 240 * each} for name, each in TOP.items()]
+    evaluate(tmp_path, samples, [(f"round({expr})", shown)])
+    fresh = [{"labels": f'{{target="{name}"}}', "value": 0} for name in "ab"]
+    evaluate(tmp_path, {born % name: "1700000000x240" for name in "ab"}, [(expr, fresh)])
 
 
 def test_alerts_are_shown_by_their_worst_state(tmp_path: Path) -> None:

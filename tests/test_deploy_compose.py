@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import bcrypt
 import pytest
 import yaml
 
 from exporter import config
+from exporter.config.web_file import load_web_config
 from exporter.demo import Scenario
 from exporter.demo.service import reserved_port
 from exporter.events import Direction
@@ -64,14 +66,16 @@ def test_what_is_mounted_is_there() -> None:
             assert path.exists(), (service, target)
             assert path.is_relative_to(ROOT)
         assert all(volume.endswith(":ro") for volume in SERVICES[service].get("volumes", ()) if volume[0] == ".")
-    assert (SERVICES["exporter"]["build"]["context"], (ROOT / "Dockerfile").is_file()) == ("../..", True)
+    (checkout,) = re.findall(r"(?m)^WEBSOCKET_EXPORTER_SOURCE=(.+)$", (COMPOSE / ".env").read_text())
+    assert SERVICES["exporter"]["build"]["context"].startswith("${WEBSOCKET_EXPORTER_SOURCE:-")
+    assert (COMPOSE / checkout / "Dockerfile").is_file()
 
 
 def test_nothing_is_reachable_from_other_machines() -> None:
     """Every port is bound to loopback, and every image of others is pinned to a version."""
     for service in SERVICES.values():
         assert all(re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port) for port in service.get("ports", ()))
-        assert re.search(r":(v?\d+\.\d+\.\d+|local)$", service["image"])
+        assert re.search(r":(v?\d+\.\d+\.\d+|local})$", service["image"])
 
 
 def test_the_parts_find_each_other() -> None:
@@ -103,6 +107,18 @@ def test_the_exporter_knows_the_demos_limit() -> None:
     assert getattr(loaded.targets["demo"].limits, direction) == Scenario().message_limit
 
 
+def test_the_status_page_is_shown_to_whoever_knows_the_password() -> None:
+    """The one that compose.yaml and deploy/README.md name, and that Prometheus scrapes with."""
+    users = load_web_config(COMPOSE / "web.yaml").users
+    (scrape,) = yaml.safe_load((COMPOSE / "prometheus.yml").read_text())["scrape_configs"]
+    user, password = scrape["basic_auth"].values()
+    assert bcrypt.checkpw(password.encode(), users[user])
+    assert f"user {user}, password {password}" in (COMPOSE / "compose.yaml").read_text()
+    assert f"user `{user}`, password `{password}`" in (ROOT / "deploy/README.md").read_text()
+    command = SERVICES["exporter"]["command"]
+    assert [f"--web.config.file={path}" for path in mounts("exporter") if path.endswith("web.yaml")] == command[1:]
+
+
 def test_grafana_is_provisioned() -> None:
     """With the data sources and every dashboard, and opens on the Overview."""
     there = mounts("grafana")
@@ -130,7 +146,7 @@ def test_prometheus_and_alertmanager_accept_their_files(tmp_path: Path) -> None:
 
 def laid_out(folder: Path, **addresses: str) -> None:
     """The mounted files, with names of services replaced by these addresses, and nothing else."""
-    for name in ("prometheus.yml", "alertmanager.yml", "exporter.yaml"):
+    for name in ("prometheus.yml", "alertmanager.yml", "exporter.yaml", "web.yaml"):
         text = (COMPOSE / name).read_text()
         for service, address in addresses.items():
             text = re.sub(rf"\b{service}:\d+", address, text)
@@ -157,7 +173,12 @@ def stack(folder: Path) -> Iterator[tuple[Prometheus, int]]:
         service = str(parts.enter_context(reserved_port()))
         laid_out(folder, service=service)
         parts.enter_context(process(folder / "service.log", demo, "service", service))
-        flags = ("--web.listen-address=127.0.0.1:0", "--log.format=json", "--shutdown.grace=0s")
+        flags = (
+            f"--web.config.file={folder / 'web.yaml'}",
+            "--web.listen-address=127.0.0.1:0",
+            "--log.format=json",
+            "--shutdown.grace=0s",
+        )
         text = (folder / "exporter.yaml").read_text().replace('":8080"', '"127.0.0.1:0"')
         (folder / "exporter.yaml").write_text(text)
         said = parts.enter_context(

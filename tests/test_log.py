@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -20,15 +22,20 @@ from hypothesis import strategies as st
 from exporter import log
 from exporter.events import (
     AnomalySeen,
+    BuildReturns,
     Closed,
     Event,
     HandshakeEnded,
+    MassClose,
+    MassCloseEnded,
+    MessageRefused,
     Origin,
     Peer,
     PingAnswered,
     StreamUnparsed,
     Traffic,
     TransportEnd,
+    Verdict,
 )
 from exporter.log import EventLog, LineWriter
 
@@ -563,6 +570,94 @@ def test_only_our_own_faults_are_warnings(logged: Log) -> None:
         "source": "tap",
         "target": "chat",
     }
+
+
+MASS_CLOSE: Final = MassClose(
+    ORIGIN,
+    "healthy",
+    lasted=12.34567,
+    lost=60,
+    lost_by={("1001", "server"): 60},
+    back=60,
+    tried=60,
+    returned={"1s": 12, "5s": 48},
+    busiest_second=20,
+    answered=66,
+    rejected=6,
+    gap=0.51234,
+    draining=False,
+    builds=(BuildReturns("acme-app/3", 60, 60, 40, 8, 2.34567, "jittered"),),
+)
+REFUSED: Final = MessageRefused(ORIGIN, "client_to_server", "close_1009", 4096, compressed=False, repeated=True)
+
+
+def test_a_refused_message_is_one_line(logged: Log) -> None:
+    """With its size in bytes, or null where it is not known."""
+    known, unknown = emitted(logged.configure(), REFUSED, replace(REFUSED, size=0))
+    assert unknown["size"] is None
+    assert known == {
+        "level": "info",
+        "event": "message refused",
+        "source": "tap",
+        "target": "chat",
+        "direction": "client_to_server",
+        "evidence": "close_1009",
+        "size": 4096,
+        "compressed": False,
+        "repeated": True,
+    }
+
+
+def test_a_mass_close_is_one_line(logged: Log) -> None:
+    """Times are seconds with milliseconds, shares have three decimals."""
+    (line,) = emitted(logged.configure(), MassCloseEnded(MASS_CLOSE))
+    assert (line["event"], line["duration"], line["gap"], line["answered_per_returned"]) == (
+        "mass close",
+        12.346,
+        0.512,
+        1.1,
+    )
+    assert line["lost_by"] == {"1001 server": 60}
+    assert line["builds"] == [
+        {
+            "build": "acme-app/3",
+            "lost": 60,
+            "returned": 60,
+            "share_within_1s": 0.2,
+            "median_delay": 2.346,
+            "rhythm": "jittered",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "draining", "level"),
+    [
+        ("healthy", False, "info"),
+        ("moved", True, "info"),
+        ("moved", False, "warning"),
+        ("too_few", False, "warning"),
+        ("herd", False, "warning"),
+        ("unrecovered", False, "warning"),
+    ],
+)
+def test_a_mass_close_that_went_well_is_no_warning(logged: Log, verdict: Verdict, draining: bool, level: str) -> None:
+    """Nor is the exporter's own shutdown."""
+    over = replace(MASS_CLOSE, verdict=verdict, draining=draining)
+    (line,) = emitted(logged.configure(), MassCloseEnded(over))
+    assert line["level"] == level
+
+
+DOCUMENTED = (Path(__file__).parent.parent / "docs/configuration.md").read_text().partition("\n## Logs\n")[2]
+
+
+@pytest.mark.parametrize("event", [CLOSED, REFUSED, MassCloseEnded(MASS_CLOSE)], ids=lambda event: type(event).__name__)
+def test_every_key_is_documented(logged: Log, event: Event) -> None:
+    """In docs/configuration.md, in the table of its event, and no other."""
+    (line,) = emitted(logged.configure(), event)
+    table = DOCUMENTED.partition(f"`event` `{line['event']}`")[2].partition("|---|---|\n")[2].partition("\n\n")[0]
+    documented = {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+    assert line.keys() - {"level", "event"} == documented - {"wire_code"}
 
 
 def test_closes_are_silent_above_info(logged: Log) -> None:

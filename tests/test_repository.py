@@ -105,6 +105,18 @@ def test_every_make_command_explains_itself() -> None:
     assert {"run", "test", "matrix", "bench"} <= listed
 
 
+@pytest.mark.needs("make")
+def test_the_first_run_says_why_it_takes_a_while(tmp_path: Path) -> None:
+    """Before anything is installed there is a line that says so; the commands themselves are not printed."""
+    plan = ["make", "--dry-run", "run", f"VENV={tmp_path}"]
+    lines = subprocess.run(plan, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+    said = next(number for number, line in enumerate(lines) if line.startswith('echo "Installing websocket-exporter'))
+    installing = [number for number, line in enumerate(lines) if " -m pip install " in line]
+    assert said < min(installing)
+    recipe = (ROOT / "Makefile").read_text().partition("$(VENV)/.installed:")[2].partition("\n\n")[0]
+    assert all(line.startswith("\t@") for line in recipe.splitlines()[1:])
+
+
 @pytest.mark.parametrize("name", [".ci/run", "scripts/lock", "scripts/debian-programs"])
 def test_scripts_are_executable(name: str) -> None:
     """Scripts can be started by name on a clean checkout."""

@@ -75,7 +75,9 @@ def test_the_assets_are_those_of_the_checkout(installed: Run, tmp_path: Path) ->
     expected = {path.relative_to(tmp_path / "checkout") for path in assets.copy_to(tmp_path / "checkout")}
     written = {path.relative_to(tmp_path / "wheel") for path in (tmp_path / "wheel").rglob("*") if path.is_file()}
     assert written == expected
-    assert all((tmp_path / "wheel" / name).read_bytes() == (ROOT / name).read_bytes() for name in expected)
+    assert all(
+        (tmp_path / "wheel" / name).read_bytes() == (tmp_path / "checkout" / name).read_bytes() for name in expected
+    )
 
 
 def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:

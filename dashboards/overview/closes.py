@@ -3,7 +3,7 @@
 from dashboards import promql
 from dashboards.panels import note, ranking, time_series
 from dashboards.pieces import Heading, Panel, Query, value_map
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.style import CLASS_COLOURS, RECONNECTS, TOO_BIG, WHO
 from exporter import closecodes
 from exporter.metrics import catalogue
@@ -26,7 +26,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.rate(catalogue.CLOSES, (*ORIGIN, "class", "initiator")),
+                shown.rate(catalogue.CLOSES, (*ORIGIN, "class", "initiator")),
                 f"{{{{class}}}} by {{{{initiator}}}} {WHO}",
             ),
             colours=by_class,
@@ -41,7 +41,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.rate(catalogue.CLOSES, (*ORIGIN, "code", "class", "initiator")),
+                shown.rate(catalogue.CLOSES, (*ORIGIN, "code", "class", "initiator")),
                 f"{{{{code}}}} {{{{class}}}} by {{{{initiator}}}} {WHO}",
             ),
             colours=by_class,
@@ -57,7 +57,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.rate(catalogue.CLOSES, (*ORIGIN, "initiator"), class_="abnormal"), f"by {{{{initiator}}}} {WHO}"
+                shown.rate(catalogue.CLOSES, (*ORIGIN, "initiator"), class_="abnormal"), f"by {{{{initiator}}}} {WHO}"
             ),
         ),
         time_series(
@@ -68,7 +68,7 @@ def panels() -> list[Panel]:
                 "detail for a suspicion: which side comes first is a race for some peers.",
             ),
             "cps",
-            Query(promql.rate(catalogue.TRANSPORT_ENDS, (*ORIGIN, "side", "kind")), f"{{{{side}}}} {{{{kind}}}} {WHO}"),
+            Query(shown.rate(catalogue.TRANSPORT_ENDS, (*ORIGIN, "side", "kind")), f"{{{{side}}}} {{{{kind}}}} {WHO}"),
         ),
         ranking(
             Heading(
@@ -77,7 +77,7 @@ def panels() -> list[Panel]:
                 "1006 none at all, invalid a code that must not be sent. The reason texts are in the exporter's log.",
             ),
             Query(
-                f"{promql.increase(catalogue.CLOSES, (*ORIGIN, 'code', 'class', 'initiator'), promql.RANGE)} > 0",
+                f"{shown.increase(catalogue.CLOSES, (*ORIGIN, 'code', 'class', 'initiator'), promql.RANGE)} > 0",
                 "",
             ),
             unit="short",

@@ -2,10 +2,9 @@
 
 from typing import Final
 
-from dashboards import promql
-from dashboards.panels import time_series
+from dashboards.panels import FEW_POINTS, time_series
 from dashboards.pieces import Heading, Panel, Query
-from dashboards.promql import ORIGIN, PROCESS
+from dashboards.promql import ORIGIN, PROCESS, replicas, shown
 from dashboards.quantiles import quantiles
 from dashboards.style import OUTCOME_COLOURS, REPLICA, WHO
 from exporter.metrics import catalogue
@@ -25,7 +24,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.rate(catalogue.HANDSHAKES, (*ORIGIN, "outcome", "status")),
+                shown.rate(catalogue.HANDSHAKES, (*ORIGIN, "outcome", "status")),
                 f"{{{{outcome}}}} {{{{status}}}} {WHO}",
             ),
             colours=by_outcome,
@@ -40,7 +39,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.rate(catalogue.HANDSHAKES, (*ORIGIN, "outcome", "status"), outcome=NOT_ACCEPTED),
+                shown.rate(catalogue.HANDSHAKES, (*ORIGIN, "outcome", "status"), outcome=NOT_ACCEPTED),
                 f"{{{{outcome}}}} {{{{status}}}} {WHO}",
             ),
             colours=by_outcome,
@@ -53,7 +52,7 @@ def panels() -> list[Panel]:
             ),
             "short",
             Query(
-                promql.gauge("sum", catalogue.CONNECTIONS_ACTIVE, (*ORIGIN, "instance")), f"{WHO} on {{{{instance}}}}"
+                shown.gauge("sum", catalogue.CONNECTIONS_ACTIVE, (*ORIGIN, "instance")), f"{WHO} on {{{{instance}}}}"
             ),
         ),
         time_series(
@@ -101,10 +100,11 @@ def panels() -> list[Panel]:
             *quantiles(catalogue.PING_RTT, (0.5, 0.99), "peer"),
             width=8,
             log_base=10,
+            points=FEW_POINTS,
         ),
     ]
 
 
 def _share_of_limit() -> str:
-    relayed = promql.gauge("sum", catalogue.CONNECTIONS_ACTIVE, (*PROCESS, "source"), source="tap")
-    return f"{relayed} / ignoring (source) {promql.gauge('max', catalogue.TAP_CONNECTION_LIMIT, PROCESS)}"
+    relayed = replicas.gauge("sum", catalogue.CONNECTIONS_ACTIVE, (*PROCESS, "source"), source="tap")
+    return f"{relayed} / ignoring (source) {replicas.gauge('max', catalogue.TAP_CONNECTION_LIMIT, PROCESS)}"

@@ -9,7 +9,7 @@ from dashboards import promql
 from dashboards.overview.connections import NOT_ACCEPTED
 from dashboards.panels import states, tile
 from dashboards.pieces import DataLink, Heading, Panel, Query, not_a_number, value_map
-from dashboards.promql import ORIGIN
+from dashboards.promql import MOST_SHOWN, ORIGIN, chosen
 from dashboards.style import ALARMING, DETAILS, RECONNECTS, RUNBOOKS, TOO_BIG, details_url
 from exporter.metrics import catalogue
 
@@ -27,8 +27,8 @@ NOT_CLIENT: Final = ("server", "unknown")
 
 
 def panels() -> list[Panel]:
-    attempts = promql.increase(catalogue.HANDSHAKES, ORIGIN, "15m")
-    accepted = promql.increase(catalogue.HANDSHAKES, ORIGIN, "15m", outcome="accepted")
+    attempts = chosen.increase(catalogue.HANDSHAKES, ORIGIN, "15m")
+    accepted = chosen.increase(catalogue.HANDSHAKES, ORIGIN, "15m", outcome="accepted")
     return [
         tile(
             Heading(
@@ -37,7 +37,7 @@ def panels() -> list[Panel]:
                 "A sudden drop is a mass close: look at Closes. Slow growth without an end is a leak of connections.",
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.CONNECTIONS_ACTIVE, ("source",)), "{{source}}"),
+            Query(chosen.gauge("sum", catalogue.CONNECTIONS_ACTIVE, ("source",)), "{{source}}"),
         ),
         tile(
             Heading(
@@ -46,7 +46,7 @@ def panels() -> list[Panel]:
                 "a crash or a limit. Closes below says which.",
             ),
             "cps",
-            Query(promql.rate(catalogue.CLOSES, ("source",), initiator=NOT_CLIENT), "{{source}}"),
+            Query(chosen.rate(catalogue.CLOSES, ("source",), initiator=NOT_CLIENT), "{{source}}"),
             decimals=2,
         ),
         tile(
@@ -58,7 +58,7 @@ def panels() -> list[Panel]:
                 TOO_BIG,
             ),
             "short",
-            Query(promql.increase(catalogue.CLOSES, ("source",), "1h", code="1009"), "{{source}}"),
+            Query(chosen.increase(catalogue.CLOSES, ("source",), "1h", code="1009"), "{{source}}"),
             decimals=0,
             steps=ALARMING,
         ),
@@ -73,7 +73,7 @@ def panels() -> list[Panel]:
             ),
             "short",
             Query(
-                promql.increase(catalogue.CLOSES, ("source",), "1h", class_="going_away", initiator=NOT_CLIENT),
+                chosen.increase(catalogue.CLOSES, ("source",), "1h", class_="going_away", initiator=NOT_CLIENT),
                 "{{source}}",
             ),
             decimals=0,
@@ -94,9 +94,9 @@ def panels() -> list[Panel]:
         tile(
             Heading(
                 "Exporter up",
-                "Whether Prometheus can scrape the exporter, or the share of its replicas that it can. When it is "
-                "down, every other panel is blind, and the connections that it relayed are cut. Replicas gone for an "
-                "hour do not count.",
+                "Whether Prometheus can scrape the exporter, or the share of its replicas that it can, for the jobs "
+                "where it is lowest. When it is down, every other panel is blind, and the connections that it relayed "
+                "are cut. Replicas gone for an hour do not count.",
                 "WebSocketExporterDown",
             ),
             "percentunit",
@@ -114,7 +114,7 @@ def panels() -> list[Panel]:
                 details=TOO_BIG,
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.TOO_BIG_STUCK, ("source",)), "{{source}}"),
+            Query(chosen.gauge("sum", catalogue.TOO_BIG_STUCK, ("source",)), "{{source}}"),
             width=8,
             steps=ALARMING,
         ),
@@ -126,7 +126,7 @@ def panels() -> list[Panel]:
                 details=RECONNECTS,
             ),
             "short",
-            Query(promql.increase(catalogue.MASS_CLOSE_CONNECTIONS, ("source",), "1h"), "{{source}}"),
+            Query(chosen.increase(catalogue.MASS_CLOSE_CONNECTIONS, ("source",), "1h"), "{{source}}"),
             width=8,
             decimals=0,
         ),
@@ -137,7 +137,7 @@ def panels() -> list[Panel]:
                 "its limit. A few are bots and old clients; the statuses are below.",
             ),
             "short",
-            Query(promql.increase(catalogue.HANDSHAKES, ("source",), "1h", outcome=NOT_ACCEPTED), "{{source}}"),
+            Query(chosen.increase(catalogue.HANDSHAKES, ("source",), "1h", outcome=NOT_ACCEPTED), "{{source}}"),
             width=8,
             decimals=0,
         ),
@@ -164,7 +164,7 @@ def _alerts() -> Panel:
 
 
 def _share_up() -> str:
-    return f"avg by (job) {promql.exporters(promql.selector(promql.UP, 'gauge'), within='1h')}"
+    return f"bottomk({MOST_SHOWN}, avg by (job) {chosen.exporters(chosen.selector(promql.UP, 'gauge'), within='1h')})"
 
 
 def _alert_states() -> str:

@@ -1,9 +1,9 @@
 """Whether the exporter is well, and what it could not understand."""
 
 from dashboards import promql
-from dashboards.panels import tile, time_series
+from dashboards.panels import FEW_POINTS, tile, time_series
 from dashboards.pieces import Heading, Panel, Query, value_map
-from dashboards.promql import PROCESS
+from dashboards.promql import PROCESS, shown
 from dashboards.style import REPLICA
 from exporter.metrics import catalogue
 
@@ -17,7 +17,7 @@ def panels() -> list[Panel]:
                 "while they stay level is a leak, or peers that do not read: see Buffered bytes.",
             ),
             "bytes",
-            Query(promql.exporters(promql.gauge("sum", promql.PROCESS_MEMORY, PROCESS)), REPLICA),
+            Query(shown.exporters(shown.gauge("sum", promql.PROCESS_MEMORY, PROCESS)), REPLICA),
             width=6,
         ),
         time_series(
@@ -27,7 +27,7 @@ def panels() -> list[Panel]:
                 "over more replicas.",
             ),
             "percentunit",
-            Query(promql.exporters(promql.rate(promql.PROCESS_CPU, PROCESS)), REPLICA),
+            Query(shown.exporters(shown.rate(promql.PROCESS_CPU, PROCESS)), REPLICA),
             width=6,
         ),
         time_series(
@@ -38,7 +38,7 @@ def panels() -> list[Panel]:
             ),
             "s",
             *(
-                Query(promql.quantile(q, catalogue.LOOP_LAG, PROCESS), f"{name} {REPLICA}")
+                Query(shown.quantile(q, catalogue.LOOP_LAG, PROCESS), f"{name} {REPLICA}")
                 for q, name in ((0.99, "p99"), (1, "largest"))
             ),
             width=6,
@@ -51,7 +51,7 @@ def panels() -> list[Panel]:
                 "readers, and the sender feels it as backpressure, as it would without the tap.",
             ),
             "bytes",
-            Query(promql.gauge("sum", catalogue.TAP_BUFFERED, PROCESS), REPLICA),
+            Query(shown.gauge("sum", catalogue.TAP_BUFFERED, PROCESS), REPLICA),
             width=6,
         ),
         time_series(
@@ -62,7 +62,7 @@ def panels() -> list[Panel]:
                 "traffic on the port. internal_error: a fault of the exporter, worth a report.",
             ),
             "cps",
-            Query(promql.rate(catalogue.UNPARSED_STREAMS, (*PROCESS, "reason")), f"{{{{reason}}}} {REPLICA}"),
+            Query(shown.rate(catalogue.UNPARSED_STREAMS, (*PROCESS, "reason")), f"{{{{reason}}}} {REPLICA}"),
             width=6,
         ),
         time_series(
@@ -72,7 +72,7 @@ def panels() -> list[Panel]:
                 "name a peer's library or a proxy that breaks the protocol, often just before 1002 closes.",
             ),
             "cps",
-            Query(promql.rate(catalogue.FRAME_ANOMALIES, (*PROCESS, "kind")), f"{{{{kind}}}} {REPLICA}"),
+            Query(shown.rate(catalogue.FRAME_ANOMALIES, (*PROCESS, "kind")), f"{{{{kind}}}} {REPLICA}"),
             width=6,
         ),
         time_series(
@@ -82,9 +82,10 @@ def panels() -> list[Panel]:
                 "other, 3xxx or 4xxx. Folded close codes worth telling apart belong into the target's codes.",
             ),
             "cps",
-            Query(promql.rate(catalogue.HTTP_ERRORS, (*PROCESS, "error")), f"HTTP {{{{error}}}} {REPLICA}"),
-            Query(promql.rate(catalogue.LABEL_OVERFLOW, (*PROCESS, "label")), f"folded {{{{label}}}} {REPLICA}"),
+            Query(shown.rate(catalogue.HTTP_ERRORS, (*PROCESS, "error")), f"HTTP {{{{error}}}} {REPLICA}"),
+            Query(shown.rate(catalogue.LABEL_OVERFLOW, (*PROCESS, "label")), f"folded {{{{label}}}} {REPLICA}"),
             width=6,
+            points=FEW_POINTS,
         ),
         time_series(
             Heading(
@@ -94,8 +95,8 @@ def panels() -> list[Panel]:
                 "fault of the exporter: some number is too low, and the log has the fault, which is worth a report.",
             ),
             "cps",
-            Query(promql.rate(catalogue.LOG_LINES_DROPPED, PROCESS), f"lines {REPLICA}"),
-            Query(promql.rate(catalogue.EVENTS_DROPPED, (*PROCESS, "reason")), f"events {{{{reason}}}} {REPLICA}"),
+            Query(shown.rate(catalogue.LOG_LINES_DROPPED, PROCESS), f"lines {REPLICA}"),
+            Query(shown.rate(catalogue.EVENTS_DROPPED, (*PROCESS, "reason")), f"events {{{{reason}}}} {REPLICA}"),
             width=6,
         ),
         tile(
@@ -105,7 +106,7 @@ def panels() -> list[Panel]:
                 "is still in force; the log names the fault.",
             ),
             "none",
-            Query(promql.gauge("min", catalogue.RELOAD_SUCCESSFUL, ("job",)), "{{job}}"),
+            Query(shown.gauge("min", catalogue.RELOAD_SUCCESSFUL, ("job",)), "{{job}}"),
             width=12,
             steps={0: "red", 1: "green"},
             mappings=[value_map({"0": ("rejected", "red"), "1": ("loaded", "green")})],
@@ -116,7 +117,7 @@ def panels() -> list[Panel]:
                 "How many replicas run each version. Two versions at once: a rollout is under way, or stuck.",
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.BUILD_INFO, ("job", "version")), "{{job}} {{version}}"),
+            Query(shown.gauge("sum", catalogue.BUILD_INFO, ("job", "version")), "{{job}} {{version}}"),
             width=12,
         ),
     ]

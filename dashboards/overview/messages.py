@@ -1,8 +1,8 @@
 """How big messages are, in each direction; compressed ones apart."""
 
-from dashboards import promql
 from dashboards.panels import bucket_heatmap, time_series
 from dashboards.pieces import Heading, Panel
+from dashboards.promql import shown
 from dashboards.quantiles import quantiles
 from exporter.metrics import catalogue
 
@@ -27,11 +27,11 @@ def panels() -> list[Panel]:
             bucket_heatmap(
                 Heading(
                     title,
-                    "Messages per size bucket, all chosen targets together. A band that creeps upwards will meet the "
+                    "Messages per size bucket, all shown targets together. A band that creeps upwards will meet the "
                     f"limit one day. {caveat}",
                 ),
                 "bytes",
-                promql.buckets(catalogue.MESSAGE_SIZE, direction=direction, compressed=compressed),
+                shown.buckets(catalogue.MESSAGE_SIZE, direction=direction, compressed=compressed),
                 width=6,
             )
         )

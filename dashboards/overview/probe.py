@@ -2,10 +2,9 @@
 
 from typing import Final
 
-from dashboards import promql
 from dashboards.panels import tile, time_series
 from dashboards.pieces import Heading, Panel, Query
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.quantiles import quantiles
 from dashboards.style import ALARMING, WHO
 from exporter.metrics import catalogue
@@ -28,7 +27,7 @@ def panels() -> list[Panel]:
                 "WebSocketProbeFailing",
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.PROBE_UP, SOURCE), "{{source}}"),
+            Query(shown.gauge("sum", catalogue.PROBE_UP, SOURCE), "{{source}}"),
             nothing=none,
         ),
         tile(
@@ -39,7 +38,7 @@ def panels() -> list[Panel]:
                 "WebSocketProbeFailing",
             ),
             "short",
-            Query(promql.increase(catalogue.PROBE_FAILURES, SOURCE, "1h"), "{{source}}"),
+            Query(shown.increase(catalogue.PROBE_FAILURES, SOURCE, "1h"), "{{source}}"),
             decimals=0,
             steps=ALARMING,
             nothing=none,
@@ -51,7 +50,7 @@ def panels() -> list[Panel]:
                 "to 5 where the service asked for it. 0: all are connected.",
             ),
             "s",
-            Query(promql.gauge("max", catalogue.PROBE_BACKOFF, SOURCE), "{{source}}"),
+            Query(shown.gauge("max", catalogue.PROBE_BACKOFF, SOURCE), "{{source}}"),
             nothing=none,
         ),
         time_series(
@@ -62,7 +61,7 @@ def panels() -> list[Panel]:
                 "WebSocketProbeFailing",
             ),
             "short",
-            Query(promql.gauge("max", catalogue.PROBE_UP, REPLICA), ON_REPLICA),
+            Query(shown.gauge("max", catalogue.PROBE_UP, REPLICA), ON_REPLICA),
             height=5,
         ),
         time_series(
@@ -73,7 +72,7 @@ def panels() -> list[Panel]:
                 "WebSocketProbeFailing",
             ),
             "cps",
-            Query(promql.rate(catalogue.PROBE_FAILURES, (*ORIGIN, "reason")), f"{{{{reason}}}} {WHO}"),
+            Query(shown.rate(catalogue.PROBE_FAILURES, (*ORIGIN, "reason")), f"{{{{reason}}}} {WHO}"),
             width=6,
         ),
         time_series(
@@ -106,7 +105,7 @@ def panels() -> list[Panel]:
                 "WebSocketProbeStalled",
             ),
             "s",
-            Query(f"time() - {promql.gauge('max', catalogue.PROBE_LAST_RUN, REPLICA)}", ON_REPLICA),
+            Query(f"time() - {shown.gauge('max', catalogue.PROBE_LAST_RUN, REPLICA)}", ON_REPLICA),
             width=6,
             threshold=LONGEST_SILENCE,
         ),

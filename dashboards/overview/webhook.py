@@ -2,10 +2,9 @@
 
 from typing import Final
 
-from dashboards import promql
 from dashboards.panels import tile, time_series
 from dashboards.pieces import Heading, Panel, Query
-from dashboards.promql import PROCESS
+from dashboards.promql import PROCESS, shown
 from dashboards.style import ALARMING, REPLICA
 from exporter.metrics import catalogue
 from exporter.web.errors import ErrorToken
@@ -48,7 +47,7 @@ def panels() -> list[Panel]:
                 "comes is refused: see the tiles beside.",
             ),
             "short",
-            Query(promql.increase(catalogue.WEBHOOK_EVENTS, ("job",), "1h", result="accepted"), "{{job}}"),
+            Query(shown.increase(catalogue.WEBHOOK_EVENTS, ("job",), "1h", result="accepted"), "{{job}}"),
             decimals=0,
             nothing=none,
         ),
@@ -60,7 +59,7 @@ def panels() -> list[Panel]:
                 "WebSocketEventsRejected",
             ),
             "short",
-            Query(promql.increase(catalogue.WEBHOOK_EVENTS, ("job",), "1h", result="rejected"), "{{job}}"),
+            Query(shown.increase(catalogue.WEBHOOK_EVENTS, ("job",), "1h", result="rejected"), "{{job}}"),
             decimals=0,
             steps=ALARMING,
             nothing=none,
@@ -73,7 +72,7 @@ def panels() -> list[Panel]:
                 "WebSocketEventsRejected",
             ),
             "short",
-            Query(promql.increase(catalogue.HTTP_ERRORS, ("job",), "1h", error=REFUSED), "{{job}}"),
+            Query(shown.increase(catalogue.HTTP_ERRORS, ("job",), "1h", error=REFUSED), "{{job}}"),
             decimals=0,
             steps=ALARMING,
         ),
@@ -84,7 +83,7 @@ def panels() -> list[Panel]:
                 "shutdown. Senders try again; when it goes on, their queues fill and closes are lost.",
             ),
             "short",
-            Query(promql.increase(catalogue.HTTP_ERRORS, ("job",), "1h", error=LATER), "{{job}}"),
+            Query(shown.increase(catalogue.HTTP_ERRORS, ("job",), "1h", error=LATER), "{{job}}"),
             decimals=0,
             steps=ALARMING,
         ),
@@ -96,7 +95,7 @@ def panels() -> list[Panel]:
                 "WebSocketStorageFailing",
             ),
             "short",
-            Query(promql.increase(catalogue.STORAGE_ERRORS, ("job",), "1h"), "{{job}}"),
+            Query(shown.increase(catalogue.STORAGE_ERRORS, ("job",), "1h"), "{{job}}"),
             decimals=0,
             steps=ALARMING,
             nothing=none,
@@ -108,7 +107,7 @@ def panels() -> list[Panel]:
                 "Memory of ids.",
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.WEBHOOK_IDS, ("job",)), "{{job}}"),
+            Query(shown.gauge("sum", catalogue.WEBHOOK_IDS, ("job",)), "{{job}}"),
             decimals=0,
             nothing=none,
         ),
@@ -122,7 +121,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.rate(catalogue.WEBHOOK_EVENTS, (*PROCESS, "result", "reason")),
+                shown.rate(catalogue.WEBHOOK_EVENTS, (*PROCESS, "result", "reason")),
                 f"{{{{result}}}} {{{{reason}}}} {REPLICA}",
             ),
             width=8,
@@ -137,7 +136,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.rate(catalogue.HTTP_ERRORS, (*PROCESS, "error"), error=(*REFUSED, *LATER)),
+                shown.rate(catalogue.HTTP_ERRORS, (*PROCESS, "error"), error=(*REFUSED, *LATER)),
                 f"{{{{error}}}} {REPLICA}",
             ),
             width=8,
@@ -150,7 +149,7 @@ def panels() -> list[Panel]:
                 "WebSocketEventIdsForgotten",
             ),
             "s",
-            Query(f"time() - {promql.gauge('max', catalogue.WEBHOOK_IDS_SINCE, PROCESS)}", REPLICA),
+            Query(f"time() - {shown.gauge('max', catalogue.WEBHOOK_IDS_SINCE, PROCESS)}", REPLICA),
             width=8,
             log_base=10,
             threshold=SHORTEST_MEMORY,

@@ -2,9 +2,11 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.frame import Section, assemble
+from dashboards.frame import Rank, Section, assemble
+from dashboards.promql import RANGE, chosen
 from dashboards.reconnects import builds, delays, glance, herd, verdicts
 from dashboards.style import DETAILS, RECONNECTS
+from exporter.metrics import catalogue
 
 
 def reconnects() -> Dashboard:
@@ -18,5 +20,9 @@ def reconnects() -> Dashboard:
             Section("Mass closes", verdicts.panels()),
             Section("How long clients wait, seen by $source", delays.panels(), repeat="source"),
             Section("Who comes back", builds.panels()),
+        ),
+        Rank(
+            chosen.increase(catalogue.MASS_CLOSE_CONNECTIONS, ("target", "source"), RANGE),
+            "connections lost in mass closes",
         ),
     )

@@ -1,9 +1,9 @@
 """Who comes back: after which kind of close, and which client builds do not wait."""
 
 from dashboards import promql
-from dashboards.panels import note, ranking, time_series
+from dashboards.panels import FEW_POINTS, note, ranking, time_series
 from dashboards.pieces import Heading, Panel, Query
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.quantiles import quantiles
 from dashboards.style import CLASS_COLOURS, WHO
 from dashboards.too_big.refusals import remedy_notes
@@ -20,7 +20,7 @@ def panels() -> list[Panel]:
                 "back to be refused again. Far fewer than closes: people leave for good, or clients share a key.",
             ),
             "cps",
-            Query(promql.rate(catalogue.RECONNECTS, (*ORIGIN, "after")), f"{{{{after}}}} {WHO}"),
+            Query(shown.rate(catalogue.RECONNECTS, (*ORIGIN, "after")), f"{{{{after}}}} {WHO}"),
             width=8,
             colours=by_close,
         ),
@@ -34,6 +34,7 @@ def panels() -> list[Panel]:
             *quantiles(catalogue.RECONNECT_DELAY, (0.5, 0.95), "after"),
             width=8,
             log_base=10,
+            points=FEW_POINTS,
             colours=by_close,
         ),
         time_series(
@@ -44,7 +45,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.rate(catalogue.BUILD_RECONNECTS, (*ORIGIN, "build", "within")),
+                shown.rate(catalogue.BUILD_RECONNECTS, (*ORIGIN, "build", "within")),
                 f"{{{{build}}}} {{{{within}}}} {WHO}",
             ),
             width=8,
@@ -55,7 +56,7 @@ def panels() -> list[Panel]:
                 "Listed builds by how often they came back in the chosen time range and how long they had waited. At "
                 "the top with 1s: the build to fix first.",
             ),
-            Query(f"{promql.increase(catalogue.BUILD_RECONNECTS, (*ORIGIN, 'build', 'within'), promql.RANGE)} > 0", ""),
+            Query(f"{shown.increase(catalogue.BUILD_RECONNECTS, (*ORIGIN, 'build', 'within'), promql.RANGE)} > 0", ""),
             unit="short",
             columns={
                 "build": "Build",

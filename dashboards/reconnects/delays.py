@@ -1,8 +1,8 @@
 """How long clients wait before they come back: spread out is healthy, a line is a fixed timer."""
 
-from dashboards import promql
 from dashboards.panels import bucket_heatmap
 from dashboards.pieces import Heading, Panel
+from dashboards.promql import shown
 from exporter.metrics import catalogue
 
 
@@ -11,12 +11,12 @@ def panels() -> list[Panel]:
         bucket_heatmap(
             Heading(
                 "Delay after a loss",
-                "Time from a close of class going_away or abnormal to the client's next attempt, all chosen targets "
+                "Time from a close of class going_away or abnormal to the client's next attempt, all shown targets "
                 "together. A broad cloud: jitter works. A line: a fixed timer. Everything in the lowest rows: no "
                 "delay.",
             ),
             "s",
-            promql.buckets(catalogue.RECONNECT_DELAY, after=("going_away", "abnormal")),
+            shown.buckets(catalogue.RECONNECT_DELAY, after=("going_away", "abnormal")),
             width=12,
         ),
         bucket_heatmap(
@@ -26,7 +26,7 @@ def panels() -> list[Panel]:
                 "big.",
             ),
             "s",
-            promql.buckets(catalogue.RECONNECT_DELAY, after=("too_big", "other")),
+            shown.buckets(catalogue.RECONNECT_DELAY, after=("too_big", "other")),
             width=12,
         ),
     ]

@@ -3,6 +3,7 @@
 from dashboards import promql
 from dashboards.panels import tile
 from dashboards.pieces import Heading, Panel, Query
+from dashboards.promql import shown
 from dashboards.style import ALARMING
 from exporter.metrics import catalogue
 
@@ -16,7 +17,7 @@ def panels() -> list[Panel]:
                 "10 minutes have passed.",
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.MASS_CLOSE_ACTIVE, ("source",)), "{{source}}"),
+            Query(shown.gauge("sum", catalogue.MASS_CLOSE_ACTIVE, ("source",)), "{{source}}"),
             steps={0: "green", 1: "orange"},
         ),
         tile(
@@ -25,7 +26,7 @@ def panels() -> list[Panel]:
                 "Connections that ended many at once in the chosen time range, without a Close frame from the client.",
             ),
             "short",
-            Query(promql.increase(catalogue.MASS_CLOSE_CONNECTIONS, ("source",), promql.RANGE), "{{source}}"),
+            Query(shown.increase(catalogue.MASS_CLOSE_CONNECTIONS, ("source",), promql.RANGE), "{{source}}"),
             decimals=0,
         ),
         tile(
@@ -35,7 +36,7 @@ def panels() -> list[Panel]:
                 "some went to other replicas' exporters, or did not come back.",
             ),
             "short",
-            Query(promql.increase(catalogue.MASS_CLOSE_RETURNS, ("source",), promql.RANGE), "{{source}}"),
+            Query(shown.increase(catalogue.MASS_CLOSE_RETURNS, ("source",), promql.RANGE), "{{source}}"),
             decimals=0,
         ),
         tile(
@@ -45,7 +46,7 @@ def panels() -> list[Panel]:
                 "came back: a herd, which the service survived this time.",
             ),
             "short",
-            Query(promql.increase(catalogue.MASS_CLOSE_RETURNS, ("source",), promql.RANGE, within="1s"), "{{source}}"),
+            Query(shown.increase(catalogue.MASS_CLOSE_RETURNS, ("source",), promql.RANGE, within="1s"), "{{source}}"),
             decimals=0,
         ),
         tile(
@@ -56,7 +57,7 @@ def panels() -> list[Panel]:
             ),
             "short",
             Query(
-                promql.increase(
+                shown.increase(
                     catalogue.MASS_CLOSES, ("source",), promql.RANGE, verdict=("amplified", "herd", "unrecovered")
                 ),
                 "{{source}}",
@@ -72,6 +73,6 @@ def panels() -> list[Panel]:
                 "apart.",
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.SHARED_KEYS, ("source",)), "{{source}}"),
+            Query(shown.gauge("sum", catalogue.SHARED_KEYS, ("source",)), "{{source}}"),
         ),
     ]

@@ -1,9 +1,8 @@
 """Connections lost against handshakes, over all replicas: clients return to other replicas than those they lost."""
 
-from dashboards import promql
 from dashboards.panels import time_series
 from dashboards.pieces import Heading, Panel, Query
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.style import OUTCOME_COLOURS, WHO, WITHIN_COLOURS
 from exporter.metrics import catalogue
 
@@ -23,10 +22,10 @@ def panels() -> list[Panel]:
                 ("WebSocketReconnectStorm", "WebSocketReconnectSurgeAfterRestart"),
             ),
             "cps",
-            Query(promql.rate(catalogue.MASS_CLOSE_CONNECTIONS, ORIGIN), f"lost {WHO}"),
-            Query(promql.rate(catalogue.HANDSHAKES, (*ORIGIN, "outcome")), f"{{{{outcome}}}} {WHO}"),
+            Query(shown.rate(catalogue.MASS_CLOSE_CONNECTIONS, ORIGIN), f"lost {WHO}"),
+            Query(shown.rate(catalogue.HANDSHAKES, (*ORIGIN, "outcome")), f"{{{{outcome}}}} {WHO}"),
             Query(
-                promql.rate(catalogue.CLOSES, ORIGIN, class_="going_away", initiator=("server", "unknown")),
+                shown.rate(catalogue.CLOSES, ORIGIN, class_="going_away", initiator=("server", "unknown")),
                 f"sent away {WHO}",
             ),
             colours={
@@ -45,8 +44,8 @@ def panels() -> list[Panel]:
                 "WebSocketReconnectHerd",
             ),
             "cps",
-            Query(promql.gauge("sum", catalogue.HANDSHAKES_PEAK, ORIGIN), f"busiest {WHO}"),
-            Query(f"{promql.gauge('sum', catalogue.HANDSHAKES_LAST_MINUTE, ORIGIN)} / 60", f"mean {WHO}"),
+            Query(shown.gauge("sum", catalogue.HANDSHAKES_PEAK, ORIGIN), f"busiest {WHO}"),
+            Query(f"{shown.gauge('sum', catalogue.HANDSHAKES_LAST_MINUTE, ORIGIN)} / 60", f"mean {WHO}"),
             dashed="^mean ",
         ),
         time_series(
@@ -56,7 +55,7 @@ def panels() -> list[Panel]:
                 "went where no exporter sees them.",
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.CONNECTIONS_ACTIVE, ORIGIN), WHO),
+            Query(shown.gauge("sum", catalogue.CONNECTIONS_ACTIVE, ORIGIN), WHO),
             width=8,
         ),
         time_series(
@@ -67,7 +66,7 @@ def panels() -> list[Panel]:
                 "that long, or the clients waited longer than they had to.",
             ),
             "cps",
-            Query(promql.rate(catalogue.MASS_CLOSE_RETURNS, (*ORIGIN, "within")), f"{{{{within}}}} {WHO}"),
+            Query(shown.rate(catalogue.MASS_CLOSE_RETURNS, (*ORIGIN, "within")), f"{{{{within}}}} {WHO}"),
             width=8,
             colours={f"^{within} ": colour for within, colour in WITHIN_COLOURS.items()},
         ),
@@ -80,7 +79,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.rate(catalogue.CLOSES, (*REPLICA, "initiator"), code="1006"),
+                shown.rate(catalogue.CLOSES, (*REPLICA, "initiator"), code="1006"),
                 f"by {{{{initiator}}}} {WHO} on {{{{instance}}}}",
             ),
             width=8,

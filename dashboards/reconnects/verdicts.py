@@ -6,7 +6,7 @@ from typing import Final
 from dashboards import promql
 from dashboards.panels import note, ranking, states
 from dashboards.pieces import Heading, Panel, Query, value_map
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.style import VERDICT_COLOURS, WHO
 from exporter.events import Verdict
 from exporter.metrics import catalogue
@@ -30,9 +30,7 @@ def panels() -> list[Panel]:
                 "Orange while a mass close is not over on a replica. One after another: a rolling deploy. All at once: "
                 "something that they share, such as the proxy in front.",
             ),
-            Query(
-                promql.gauge("max", catalogue.MASS_CLOSE_ACTIVE, (*ORIGIN, "instance")), f"{WHO} on {{{{instance}}}}"
-            ),
+            Query(shown.gauge("max", catalogue.MASS_CLOSE_ACTIVE, (*ORIGIN, "instance")), f"{WHO} on {{{{instance}}}}"),
             value_map({"0": ("none", "green"), "1": ("under way", "orange")}),
         ),
         ranking(
@@ -41,7 +39,7 @@ def panels() -> list[Panel]:
                 "Mass closes that ended in the chosen time range, as the replicas judged them. A verdict is one "
                 "replica's view: clients that went to others are missing in it.",
             ),
-            Query(f"{promql.increase(catalogue.MASS_CLOSES, (*ORIGIN, 'verdict'), promql.RANGE)} > 0", ""),
+            Query(f"{shown.increase(catalogue.MASS_CLOSES, (*ORIGIN, 'verdict'), promql.RANGE)} > 0", ""),
             unit="short",
             columns={
                 "verdict": "Verdict",

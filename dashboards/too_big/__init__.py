@@ -2,9 +2,11 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.frame import Section, assemble
+from dashboards.frame import Rank, Section, assemble
+from dashboards.promql import RANGE, chosen
 from dashboards.style import DETAILS, TOO_BIG
 from dashboards.too_big import glance, limits, refusals, sizes
+from exporter.metrics import catalogue
 
 
 def too_big() -> Dashboard:
@@ -18,4 +20,5 @@ def too_big() -> Dashboard:
             Section("Limits", limits.panels()),
             Section("Sizes seen by $source", sizes.panels(), repeat="source"),
         ),
+        Rank(chosen.increase(catalogue.CLOSES, ("target", "source"), RANGE, code="1009"), "closes with 1009"),
     )

@@ -5,6 +5,7 @@ from typing import Final
 from dashboards import promql
 from dashboards.panels import tile
 from dashboards.pieces import Heading, Panel, Query
+from dashboards.promql import shown
 from dashboards.style import ALARMING
 from exporter.metrics import catalogue
 
@@ -23,7 +24,7 @@ def panels() -> list[Panel]:
             ),
             "short",
             Query(
-                promql.increase(catalogue.CLOSES, ("source", "initiator"), promql.RANGE, code="1009"),
+                shown.increase(catalogue.CLOSES, ("source", "initiator"), promql.RANGE, code="1009"),
                 "by {{initiator}} ({{source}})",
             ),
             width=6,
@@ -37,7 +38,7 @@ def panels() -> list[Panel]:
                 "reconnect: backoff only slows that down. The message has to be split, or the limit raised.",
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.TOO_BIG_STUCK, ("job", "source")), "{{job}} ({{source}})"),
+            Query(shown.gauge("sum", catalogue.TOO_BIG_STUCK, ("job", "source")), "{{job}} ({{source}})"),
             steps=ALARMING,
         ),
         tile(
@@ -48,7 +49,7 @@ def panels() -> list[Panel]:
             ),
             "short",
             Query(
-                promql.increase(catalogue.TOO_BIG_REPEATS, ("source", "evidence"), promql.RANGE),
+                shown.increase(catalogue.TOO_BIG_REPEATS, ("source", "evidence"), promql.RANGE),
                 "{{evidence}} ({{source}})",
             ),
             width=5,
@@ -63,7 +64,7 @@ def panels() -> list[Panel]:
             ),
             "short",
             Query(
-                promql.observations(catalogue.OVERSIZE, ("source",), promql.RANGE, evidence="suspected"), "{{source}}"
+                shown.observations(catalogue.OVERSIZE, ("source",), promql.RANGE, evidence="suspected"), "{{source}}"
             ),
             decimals=0,
             steps=ALARMING,
@@ -75,7 +76,7 @@ def panels() -> list[Panel]:
                 "Known where the target's limits are configured.",
             ),
             "short",
-            Query(promql.above(NEAR, catalogue.MESSAGE_LIMIT_RATIO, ("source",), "1h"), "{{source}}"),
+            Query(shown.above(NEAR, catalogue.MESSAGE_LIMIT_RATIO, ("source",), "1h"), "{{source}}"),
             width=5,
             decimals=0,
             steps=ALARMING,

@@ -2,10 +2,9 @@
 
 from typing import Final
 
-from dashboards import promql
 from dashboards.panels import time_series
 from dashboards.pieces import Heading, Panel, Query
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.style import WHO
 from exporter.metrics import catalogue
 
@@ -30,7 +29,7 @@ def panels() -> list[Panel]:
             "cps",
             *(
                 Query(
-                    promql.above(share, catalogue.MESSAGE_LIMIT_RATIO, (*ORIGIN, "direction")),
+                    shown.above(share, catalogue.MESSAGE_LIMIT_RATIO, (*ORIGIN, "direction")),
                     f"above {share:.0%} {{{{direction}}}} {WHO}",
                 )
                 for share in SHARES
@@ -47,7 +46,7 @@ def panels() -> list[Panel]:
             ),
             "percentunit",
             Query(
-                f"1 - {promql.quantile(1, catalogue.MESSAGE_LIMIT_RATIO, (*ORIGIN, 'direction'))}",
+                f"1 - {shown.quantile(1, catalogue.MESSAGE_LIMIT_RATIO, (*ORIGIN, 'direction'))}",
                 f"{{{{direction}}}} {WHO}",
             ),
             width=8,
@@ -64,7 +63,7 @@ def panels() -> list[Panel]:
             "bytes",
             *(
                 Query(
-                    promql.gauge(operator, catalogue.MESSAGE_SIZE_LIMIT, (*ORIGIN, "direction"), origin=origin),
+                    shown.gauge(operator, catalogue.MESSAGE_SIZE_LIMIT, (*ORIGIN, "direction"), origin=origin),
                     f"{origin} {{{{direction}}}} {WHO}",
                 )
                 for origin, operator in (("configured", "min"), ("accepted", "max"), ("rejected", "min"))

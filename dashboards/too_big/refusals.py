@@ -1,9 +1,8 @@
 """Who refuses, how often, how large the refused messages were, and what to do about it."""
 
-from dashboards import promql
-from dashboards.panels import note, time_series
+from dashboards.panels import FEW_POINTS, note, time_series
 from dashboards.pieces import Heading, Panel, Query
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.quantiles import quantiles
 from dashboards.style import EVIDENCE_COLOURS, WHO
 from exporter import closecodes
@@ -26,7 +25,7 @@ def panels() -> list[Panel]:
                 ),
             ),
             "cps",
-            Query(promql.rate(catalogue.CLOSES, (*ORIGIN, "initiator"), code="1009"), f"by {{{{initiator}}}} {WHO}"),
+            Query(shown.rate(catalogue.CLOSES, (*ORIGIN, "initiator"), code="1009"), f"by {{{{initiator}}}} {WHO}"),
             dashed="^by client ",
         ),
         time_series(
@@ -37,7 +36,7 @@ def panels() -> list[Panel]:
                 "WebSocketMessageTooBigLoop",
             ),
             "cps",
-            Query(promql.rate(catalogue.TOO_BIG_REPEATS, (*ORIGIN, "evidence")), f"{{{{evidence}}}} {WHO}"),
+            Query(shown.rate(catalogue.TOO_BIG_REPEATS, (*ORIGIN, "evidence")), f"{{{{evidence}}}} {WHO}"),
             colours=by_evidence,
         ),
         time_series(
@@ -49,7 +48,7 @@ def panels() -> list[Panel]:
             ),
             "cps",
             Query(
-                promql.observations(catalogue.OVERSIZE, (*ORIGIN, "direction", "evidence")),
+                shown.observations(catalogue.OVERSIZE, (*ORIGIN, "direction", "evidence")),
                 f"{{{{direction}}}} {{{{evidence}}}} {WHO}",
             ),
             width=8,
@@ -58,14 +57,15 @@ def panels() -> list[Panel]:
         time_series(
             Heading(
                 "Sizes of refused messages",
-                "How large the refused messages were. Median and largest alike: one payload, a bound can be raised to "
-                "it. Far apart: no limit will be enough, such payloads belong into chunks.",
+                "How large the messages were that were refused with 1009; suspected ones are in a heatmap below. "
+                "Median and largest alike: one payload, a bound can be raised to it. Far apart: no limit will be "
+                "enough, such payloads belong into chunks.",
             ),
             "bytes",
-            *quantiles(catalogue.OVERSIZE, (0.5, 1), "direction", "evidence"),
+            *quantiles(catalogue.OVERSIZE, (0.5, 1), "direction", evidence="close_1009"),
             width=8,
             log_base=2,
-            colours=by_evidence,
+            points=FEW_POINTS,
         ),
         time_series(
             Heading(
@@ -75,7 +75,7 @@ def panels() -> list[Panel]:
                 "client_key tells them apart.",
             ),
             "short",
-            Query(promql.gauge("sum", catalogue.TOO_BIG_STUCK, ORIGIN), WHO),
+            Query(shown.gauge("sum", catalogue.TOO_BIG_STUCK, ORIGIN), WHO),
             width=8,
         ),
         note(

@@ -4,10 +4,9 @@ Grafana draws no line over a heatmap. So the limit is a line among quantiles of 
 heatmap of its direction, over the same time.
 """
 
-from dashboards import promql
 from dashboards.panels import bucket_heatmap, time_series
 from dashboards.pieces import Heading, Panel, Query
-from dashboards.promql import ORIGIN
+from dashboards.promql import ORIGIN, shown
 from dashboards.quantiles import quantiles
 from dashboards.style import WHO
 from exporter.events import DIRECTIONS, EVIDENCES
@@ -26,17 +25,17 @@ def _heatmap(direction: str) -> Panel:
     return bucket_heatmap(
         Heading(
             f"Message sizes, {direction}",
-            "Uncompressed messages per size bucket, all chosen targets together; the limit is the red line in the "
+            "Uncompressed messages per size bucket, all shown targets together; the limit is the red line in the "
             "panel beneath. A separate band at the top is a kind of payload of its own, worth its own way of sending.",
         ),
         "bytes",
-        promql.buckets(catalogue.MESSAGE_SIZE, direction=direction, compressed="false"),
+        shown.buckets(catalogue.MESSAGE_SIZE, direction=direction, compressed="false"),
         width=12,
     )
 
 
 def _beside_the_limit(direction: str) -> Panel:
-    limit = promql.gauge("min", catalogue.MESSAGE_SIZE_LIMIT, ORIGIN, direction=direction, origin="configured")
+    limit = shown.gauge("min", catalogue.MESSAGE_SIZE_LIMIT, ORIGIN, direction=direction, origin="configured")
     return time_series(
         Heading(
             f"Sizes beside the limit, {direction}",
@@ -56,10 +55,10 @@ def _refused(evidence: str) -> Panel:
     return bucket_heatmap(
         Heading(
             f"Refused sizes, {evidence}",
-            "Refused messages per size bucket, both directions and all chosen targets together. One row: one kind of "
+            "Refused messages per size bucket, both directions and all shown targets together. One row: one kind of "
             "payload. Many rows: whatever is above the limit.",
         ),
         "bytes",
-        promql.buckets(catalogue.OVERSIZE, evidence=evidence),
+        shown.buckets(catalogue.OVERSIZE, evidence=evidence),
         width=12,
     )

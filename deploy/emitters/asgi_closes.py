@@ -6,20 +6,29 @@ import time
 from closes import Reporter
 
 
-class ReportCloses:
-    """Sees every WebSocket end, as far as the server tells, and what is left to deliver when the server stops."""
+def address(scope):
+    """By what a client that returns is recognised. Behind a proxy take what it says of itself, such as a cookie."""
+    return scope["client"][0] if scope.get("client") else None
 
-    def __init__(self, app, reporter: Reporter):
-        self.app, self.reporter = app, reporter
+
+class ReportCloses:
+    """Sees every WebSocket open and end, as far as the server tells, and delivers the last when the server stops."""
+
+    def __init__(self, app, reporter: Reporter, client=address):
+        self.app, self.reporter, self.client = app, reporter, client
 
     async def __call__(self, scope, receive, send):
         """Pass everything on, and look at it."""
         if scope["type"] == "websocket":
-            await _Watched(self.reporter).run(self.app, scope, receive, send)
+            await _Watched(self.reporter, self._who(scope)).run(self.app, scope, receive, send)
         elif scope["type"] == "lifespan":
             await self.app(scope, receive, self._deliver_before(send))
         else:
             await self.app(scope, receive, send)
+
+    def _who(self, scope):
+        agents = [value.decode("latin-1") for name, value in scope["headers"] if name == b"user-agent"]
+        return {"client": self.client(scope), "user_agent": agents[0] if agents else None}
 
     def _deliver_before(self, send):
         async def wrapped(message):
@@ -31,8 +40,8 @@ class ReportCloses:
 
 
 class _Watched:
-    def __init__(self, reporter: Reporter):
-        self.reporter, self.opened = reporter, None
+    def __init__(self, reporter: Reporter, who):
+        self.reporter, self.who, self.opened = reporter, who, None
 
     async def run(self, app, scope, receive, send):
         async def receive_and_see():
@@ -50,6 +59,7 @@ class _Watched:
                 raise
             if message["type"] == "websocket.accept":
                 self.opened = time.monotonic()
+                self.reporter.opened(**self.who)
             elif message["type"] == "websocket.close":
                 self.ended(message.get("code", 1000), "server", message.get("reason"))
 
@@ -64,8 +74,8 @@ class _Watched:
     def ended(self, code, initiator, reason=None):
         """What is seen first counts, once, and only of what was accepted."""
         if self.opened is not None:
-            self.reporter.report(code, initiator, duration=time.monotonic() - self.opened, reason=reason or None)
-            self.opened = None
+            duration, self.opened = time.monotonic() - self.opened, None
+            self.reporter.report(code, initiator, duration=duration, reason=reason or None, **self.who)
 
 
 def said_by(code):

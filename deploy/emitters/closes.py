@@ -1,4 +1,4 @@
-"""Delivers closes to websocket-exporter's webhook, from a thread of its own: the service never waits for it."""
+"""Delivers opens and closes to websocket-exporter's webhook, from a thread: the service never waits for it."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger("websocket.closes")
 
 
 class Reporter:
-    """Keeps up to `most` closes until the exporter has taken them. Make it after a fork, not before.
+    """Keeps up to `most` events until the exporter has taken them. Make it after a fork, not before.
 
     `url` is that of the webhook, `...?target=NAME` names the target; `headers` makes what each attempt has to carry.
     """
@@ -29,10 +29,16 @@ class Reporter:
 
     def report(self, code: int, initiator: str = "unknown", **fields: object) -> None:
         """Note a close. Never waits, never fails: what finds no room is dropped and counted."""
+        self._note({"code": code, "initiator": initiator, **fields})
+
+    def opened(self, **fields: object) -> None:
+        """Note that a WebSocket was accepted, in the same way."""
+        self._note({"event": "open", **fields})
+
+    def _note(self, fields: dict[str, object]) -> None:
         known = {name: value for name, value in fields.items() if value is not None}
-        event = {"id": str(uuid.uuid4()), "time": int(time.time() * 1000), "code": code, "initiator": initiator}
         try:
-            self._waiting.put_nowait(event | known)
+            self._waiting.put_nowait({"id": str(uuid.uuid4()), "time": int(time.time() * 1000), **known})
         except queue.Full:
             self.dropped += 1
 

@@ -4,7 +4,7 @@
 const { randomUUID } = require("node:crypto");
 const { setTimeout: sleep } = require("node:timers/promises");
 
-// Keeps up to `most` closes until the exporter has taken them. `headers(body)` makes what each attempt has to carry.
+// Keeps up to `most` events until the exporter has taken them. `headers(body)` makes what each attempt has to carry.
 class Reporter {
   dropped = 0;
   #waiting = [];
@@ -15,12 +15,12 @@ class Reporter {
   }
 
   // Never waits, never throws: what finds no room is dropped and counted.
-  report(close) {
+  report(event) {
     if (this.#waiting.length >= this.most) {
       this.dropped += 1;
       return;
     }
-    this.#waiting.push({ id: randomUUID(), time: Date.now(), ...close });
+    this.#waiting.push({ id: randomUUID(), time: Date.now(), ...event });
     this.#delivering ??= this.#deliver();
   }
 
@@ -63,19 +63,29 @@ class Reporter {
   }
 }
 
-// A class of WebSockets that report how they ended, for a server's option WebSocket.
-function reporting(WebSocket, reporter) {
+// A class of WebSockets that report that they opened and how they ended, for a server's option WebSocket.
+// A client that returns is recognised by its address. ws tells this class nothing else of the request; behind a proxy
+// all clients have one address, and are better not told apart: reporting(WebSocket, reporter, () => undefined).
+function reporting(WebSocket, reporter, client = (socket) => socket.remoteAddress) {
   return class extends WebSocket {
     #opened = Date.now();
     #own = null; // what this side sent first
+    #client;
 
     constructor(...parameters) {
       super(...parameters);
       this.once("close", (code, reason) => {
         // Without any Close frame it was not this side: ws itself and terminate() pass through below.
         const close = this.#own ?? { code, reason: reason.toString(), initiator: "client" };
-        reporter.report({ ...close, duration: (Date.now() - this.#opened) / 1000 });
+        reporter.report({ ...close, duration: (Date.now() - this.#opened) / 1000, client: this.#client });
       });
+    }
+
+    // ws calls this once it has answered 101.
+    setSocket(socket, ...parameters) {
+      this.#client = client(socket);
+      reporter.report({ event: "open", client: this.#client });
+      super.setSocket(socket, ...parameters);
     }
 
     close(code, reason) {

@@ -192,7 +192,7 @@ def _read_builds(reader: Reader, place: Place, value: object) -> tuple[str, ...]
     ]
     if len(found) > MOST_BUILDS:
         reader.fault(place, f"lists {len(found)} builds; at most {MOST_BUILDS} can be labels")
-    return tuple(dict.fromkeys(found))
+    return tuple(found)
 
 
 def _read_taps(reader: Reader, place: Place, value: object) -> list[_Tap]:

@@ -276,6 +276,11 @@ def _without_port(host: str) -> str:
     return bracketed[0] if bracketed else host.partition(":")[0]
 
 
+def covers(pattern: str, other: str) -> bool:
+    """Whether whatever matches the pattern `other` matches `pattern`, too: as a text, its `*` fits only another `*`."""
+    return _glob(pattern, other)
+
+
 def _glob(pattern: str, text: str) -> bool:
     """Whether `text` matches `pattern`. Linear in `text`, which peers choose: no backtracking."""
     head, *rest = pattern.split("*")

@@ -5,15 +5,45 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from exporter.config.model import Config
+from exporter.config.model import Config, Target, covers
 from exporter.config.overlap import dials_loopback, is_loopback
+
+_NEVER_IN_A_NAME: Final = frozenset("&#")
+"""One separates the parameters of a query, the other ends it (RFC 3986 section 3.4)."""
 
 _SECRET_HEADERS: Final = ("authorization", "cookie", "proxy-authorization", "x-api-key")
 
 
 def warnings(config: Config) -> tuple[str, ...]:
     """One sentence for each risk."""
-    return (*_trusted_loopback(config), *_open_lifecycle(config), *_careless_probes(config))
+    return (
+        *(warning for target in config.targets.values() for warning in _of_target(target)),
+        *_trusted_loopback(config),
+        *_open_lifecycle(config),
+        *_careless_probes(config),
+    )
+
+
+def _of_target(target: Target) -> Iterator[str]:
+    place = f"targets.{target.name}"
+    for network in target.trusted_proxies:
+        if network.prefixlen == 0:
+            yield (
+                f"{place}.trusted_proxies has {network}, which is everybody: any client can write X-Forwarded-For "
+                "itself, and pass for another one each time"
+            )
+    key = target.client_key
+    if key.kind == "query" and (never := _NEVER_IN_A_NAME & set(key.name)):
+        yield (
+            f"{place}.client_key is query:{key.name}, but no parameter of a query has {min(never)} in its name: no "
+            "client is recognised"
+        )
+    for number, build in enumerate(target.client_builds):
+        before = next((one for one in target.client_builds[:number] if covers(one, build)), None)
+        if before == build:
+            yield f'{place}.client_builds: "{build}" is given twice'
+        elif before is not None:
+            yield f'{place}.client_builds: "{build}" never counts: "{before}" before it fits all that it fits'
 
 
 def _trusted_loopback(config: Config) -> Iterator[str]:

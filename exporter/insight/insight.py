@@ -20,7 +20,8 @@ from exporter.events import (
     Standing,
 )
 from exporter.insight.builds import Builds
-from exporter.insight.mass_close import MassCloseRules, MassCloses, is_loss
+from exporter.insight.incident import MassCloseRules
+from exporter.insight.mass_close import MassCloses, is_loss
 from exporter.insight.oversize import Oversize, OversizeRules
 from exporter.insight.reconnects import TOKEN_LIFE, Reconnects, after_close
 from exporter.insight.seconds import LastMinute
@@ -103,7 +104,7 @@ class _Watched:
                 now,
                 shared=client is None or self.reconnects.shared(client, now),
                 mass_close=self.mass_closes.began is not None,
-                accepted_messages=self._accepted_messages,
+                messages=self._messages,
             )
         if client is not None:
             self._leave(client, event.close_class, now, event.user_agent, replaced=replaced)
@@ -164,7 +165,7 @@ class _Watched:
             after = after_close(close_class)
             self._emit(Reconnected(self._origin, after, 0.0, self.builds.listed(user_agent)))
 
-    def _accepted_messages(self, direction: Direction) -> int:
+    def _messages(self, direction: Direction) -> int:
         sizes = self.sizes.get(direction)
         return 0 if sizes is None else sizes.messages()
 

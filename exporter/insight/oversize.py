@@ -54,7 +54,7 @@ class OversizeRules:
 
     A refusal is a repeat within `repeat` of the client's last one; a client is stuck with `stuck_refusals` within
     `stuck`. No smaller size than `least_size` is suspected, or taken for evidence of a limit: limits are larger, and a
-    peer may say 1009 to anything. A suspicion comes after at least `least_accepted` accepted messages, and is held for
+    peer may say 1009 to anything. A suspicion comes after at least `least_messages` in its direction, and is held for
     `hold`: longer than a mass close takes to be recognised as one. Of more than `most_held` at once the rest is not
     suspected: so many in so short a time say nothing of one message. `evidence` is for how long anything counts.
     """
@@ -64,7 +64,7 @@ class OversizeRules:
     stuck_refusals: int = 3
     hold: float = 10.0
     least_size: int = LEAST_SIZE
-    least_accepted: int = 100
+    least_messages: int = 100
     most_held: int = 500
     evidence: float = 86_400.0
 
@@ -167,12 +167,12 @@ class Oversize:
         *,
         shared: bool,
         mass_close: bool,
-        accepted_messages: Callable[[Direction], int],
+        messages: Callable[[Direction], int],
     ) -> None:
         """A WebSocket ended; to be called for each of which it is `concerned`.
 
         `shared` is whether several connections hold the client's key, `mass_close` whether a mass close is open.
-        `accepted_messages` is asked only about a suspicion.
+        `messages`, how many there were so far in a direction, is asked only about a suspicion.
         """
         direction = _TOWARDS.get(event.initiator)
         if direction is None:
@@ -186,7 +186,7 @@ class Oversize:
         suspect = event.close_class != GOING_AWAY and not mass_close and self._suspicious(suspicion)
         if event.code == NO_CLOSE:
             self._lost(suspicion)
-        if suspect and accepted_messages(direction) >= self._rules.least_accepted:
+        if suspect and messages(direction) >= self._rules.least_messages:
             self._hold(suspicion)
 
     def _lost(self, loss: _Suspicion) -> None:

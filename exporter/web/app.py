@@ -32,6 +32,9 @@ _LANDING: Final = """\
 <style>body {{ font: 1rem/1.6 system-ui, sans-serif; margin: 3rem auto; max-width: 34rem; padding: 0 1rem }}</style>
 <h1>websocket-exporter</h1>
 <p>Version {version}. Why WebSocket connections die, as Prometheus metrics.</p>
+<p>The status page says in words what is wrong and what to do; because it names addresses and paths, it is shown in this
+place only behind a password (<code>--web.config.file</code>), or where the exporter listens on loopback
+(<code>--web.listen-address=127.0.0.1:11009</code>) and is asked by a local name.</p>
 <ul>
 <li><a href="{metrics}">Metrics</a></li>
 <li><a href="{healthy}">Health</a></li>

@@ -136,7 +136,7 @@ class ErrorAnswers:
 
 
 def _body(token: ErrorToken) -> bytes:
-    return json.dumps({"error": token, "detail": ERRORS[token].detail}).encode()
+    return json.dumps({"error": token, "detail": ERRORS[token].detail}, separators=(",", ":")).encode()
 
 
 def _headers(token: ErrorToken) -> dict[str, str]:

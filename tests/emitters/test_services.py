@@ -8,6 +8,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,7 +18,19 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.emitters.support import NODE, PYTHON, SERVICES, closes, counted, service, url
 from tests.peers.processes import Program
 from tests.support.loops import conversation
-from tests.support.reporting import DURATION, REFUSED_SIZE, Desk, Growth, growth
+from tests.support.reporting import (
+    ACTIVE,
+    BUILD_RECONNECTS,
+    DURATION,
+    HANDSHAKES,
+    RECONNECTS,
+    REFUSED_SIZE,
+    Desk,
+    Growth,
+    configured,
+    growth,
+    reporting,
+)
 from tests.support.services import ROOT, close_empty
 
 ASGI: Final = (*PYTHON, str(SERVICES / "asgi_service.py"))
@@ -146,18 +159,20 @@ def running(desk: Desk) -> Iterator[Callable[[str], Running]]:
 async def test_what_is_reported(
     running: Callable[[str], Running], desk: Desk, name: str, ending: str, reported: str
 ) -> None:
-    """Each ending is reported once, after it happened, with its duration; the words are those of the table."""
+    """Opened once, and each ending once, after it happened, with its duration; the words are those of the table."""
     here = running(name)
     before = await desk.scrape()
     async with connect(here.url, max_size=None) as client:
         await client.send("hello")
         assert await client.recv() == "hello"
         await ENDINGS[ending](client)
-        after = await counted(desk, before)
+        after = await counted(desk, before, events=2)
     code, initiator = reported.split()
     label = code if code != "4000" and code != "4001" else "4xxx"
     assert closes(before, after) == {(label, initiator): 1}
     assert growth(before, after, f"{DURATION}_count") == {(): 1}
+    assert growth(before, after, HANDSHAKES, "outcome", "status") == {("accepted", "101"): 1}
+    assert growth(before, after, ACTIVE) == {}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.needs(*COMMANDS[name][2])) for name in COMMANDS])
@@ -171,7 +186,7 @@ async def test_a_shutdown_is_reported_before_the_process_ends(desk: Desk, name: 
             await client.send("hello")
             await client.recv()
         here.program.terminate()
-        after = await counted(desk, before, events=5)
+        after = await counted(desk, before, events=10)
         for client in clients:
             await client.wait_closed()
         await asyncio.to_thread(here.program.end, 10)
@@ -191,7 +206,22 @@ async def test_what_was_never_a_websocket_is_not_reported(
         await connect(f"{here.url}refused")
     async with connect(here.url) as client:
         await client.close(1001)
-    assert closes(before, await counted(desk, before)) in ({("1001", "client"): 1}, {("1006", "unknown"): 1})
+    assert closes(before, await counted(desk, before, events=2)) in ({("1001", "client"): 1}, {("1006", "unknown"): 1})
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.needs(*COMMANDS[name][2])) for name in COMMANDS])
+@conversation
+async def test_a_client_that_comes_back_is_recognised(tmp_path: Path, name: str) -> None:
+    """By its address; and its build by its user agent, which ws alone does not tell."""
+    async with reporting(tmp_path, configured(tmp_path, {"default": {"client_builds": ["acme-app/*"]}})) as desk:
+        with started(name, desk) as here:
+            before = await desk.scrape()
+            for _ in range(2):
+                async with connect(here.url, user_agent_header="acme-app/1.0") as client:
+                    await saying("close 4001")(client)
+            after = await counted(desk, before, events=4)
+    assert growth(before, after, RECONNECTS, "after") == {("other",): 1}
+    assert sum(growth(before, after, BUILD_RECONNECTS, "build").values()) == (name != "Node ws")
 
 
 @conversation
@@ -202,7 +232,7 @@ async def test_a_service_that_only_sends(running: Callable[[str], Running], desk
     async with connect(here.url) as client:
         await client.send("push")
         await client.recv()
-    assert closes(before, await counted(desk, before)) == {("1006", "unknown"): 1}
+    assert closes(before, await counted(desk, before, events=2)) == {("1006", "unknown"): 1}
 
 
 @pytest.mark.parametrize(("compression", "told"), [(None, {("client_to_server",): 1600}), ("deflate", {})])
@@ -217,7 +247,7 @@ async def test_websockets_tells_the_size_of_what_it_refused(
         with pytest.raises(ConnectionClosed):
             await client.send(["x" * 600, "x" * 1000])
             await client.recv()
-        after = await counted(desk, before)
+        after = await counted(desk, before, events=2)
     assert closes(before, after) == {("1009", "server"): 1}
     assert growth(before, after, f"{REFUSED_SIZE}_sum", "direction") == told
 
@@ -234,7 +264,7 @@ async def test_ways_to_end_that_only_ws_has(
     async with connect(here.url) as client:
         await saying(command)(client)
         code, initiator = reported.split()
-        assert closes(before, await counted(desk, before)) == {(code, initiator): 1}
+        assert closes(before, await counted(desk, before, events=2)) == {(code, initiator): 1}
 
 
 def test_the_page_has_the_table() -> None:

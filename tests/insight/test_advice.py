@@ -21,7 +21,7 @@ from exporter.events import (
 from exporter.insight.advice import Advice, CloseCount, Facts, PastMassClose, advise, remedy, told
 from exporter.insight.advice.advise import NOTHING_SEEN, NOTHING_WRONG
 from exporter.insight.advice.sizes import chunk_under, room_for
-from exporter.insight.advice.words import counted, lasting, listed, place, share, size, span
+from exporter.insight.advice.words import counted, exact_and_rounded, lasting, listed, place, share, size, span
 
 CHAT: Final = Origin("tap", "chat")
 MIB: Final = 1 << 20
@@ -235,32 +235,34 @@ def test_the_two_kinds_of_evidence_are_never_added() -> None:
 LIMITS: Final[dict[str, tuple[Facts, str, str]]] = {
     "refused-under-it": (
         facts(bracket=Bracket(60_000, 65_537), limit=MIB),
-        "chat, client to server: a message of 65,537 bytes was refused with 1009, under the configured limit of 1 MiB.",
+        "chat, client to server: a message of 65,537 bytes was refused with 1009, under the configured limit of "
+        "1,048,576 bytes (1 MiB).",
         "The limit in force is lower: the server's own, or that of a hop before it. Correct it there, or "
         "targets.chat.limits.client_to_server.",
     ),
     "accepted-over-it": (
         facts(bracket=Bracket(1_048_577, None), limit=MIB),
-        "chat, client to server: a message of 1,048,577 bytes was accepted, over the configured limit of 1 MiB.",
+        "chat, client to server: a message of 1,048,577 bytes was accepted, over the configured limit of "
+        "1,048,576 bytes (1 MiB).",
         "targets.chat.limits.client_to_server is not the server's limit: correct it, and what is said of headroom "
         "will be true.",
     ),
     "near": (
         facts(bracket=Bracket(996_148, None), limit=MIB, near={"client_to_server": 1200}),
-        "chat, client to server: the largest message accepted in the last 24 hours had 972.8 KiB, 95 % of the "
-        "configured limit of 1 MiB; since 09:12 UTC 1,200 messages were over 80 % of it.",
+        "chat, client to server: the largest message accepted in the last 24 hours had 996,148 bytes, 95 % of the "
+        "configured limit of 1,048,576 bytes (1 MiB); since 09:12 UTC 1,200 messages were over 80 % of it.",
         "Before one is refused: send chunks of 128 KiB or raise the limit to 2 MiB.",
     ),
     "at-it": (
         facts(bracket=Bracket(MIB, None), limit=MIB, near={"client_to_server": 1}),
-        "chat, client to server: the largest message accepted in the last 24 hours had 1 MiB, 100 % of the configured "
-        "limit of 1 MiB; since 09:12 UTC 1 message was over 80 % of it.",
+        "chat, client to server: the largest message accepted in the last 24 hours had 1,048,576 bytes, 100 % of the "
+        "configured limit of 1,048,576 bytes (1 MiB); since 09:12 UTC 1 message was over 80 % of it.",
         "Before one is refused: send chunks of 256 KiB or raise the limit to 2 MiB.",
     ),
     "near-a-huge-one": (
         facts(bracket=Bracket(63 * MIB, None), limit=64 * MIB),
-        "chat, client to server: the largest message accepted in the last 24 hours had 63 MiB, 98 % of the configured "
-        "limit of 64 MiB.",
+        "chat, client to server: the largest message accepted in the last 24 hours had 66,060,288 bytes, 98 % of the "
+        "configured limit of 67,108,864 bytes (64 MiB).",
         "Before one is refused: send chunks of 8 MiB.",
     ),
     "near-a-tiny-one": (
@@ -357,8 +359,8 @@ MASS_CLOSES: Final[dict[str, tuple[MassClose, str, str, str]]] = {
     "herd": (
         HERD,
         "act",
-        BACK + "61 % of the 3,066 returns in one second: herd; slowest to back off: acme-app/3 (immediate: 94 % tried "
-        "within 1 s) and okhttp/4 (fixed interval of about 15 s).",
+        BACK + "61 % of the 3,066 returns in one second: herd; do not back off: acme-app/3 (94 % tried within 1 s); "
+        "back off without jitter: okhttp/4 (after 15 s).",
         f"In the client, {BACKING_OFF}. On the server, drain in batches instead of closing everyone at once.",
     ),
     "herd-without-builds": (
@@ -367,11 +369,18 @@ MASS_CLOSES: Final[dict[str, tuple[MassClose, str, str, str]]] = {
         BACK + "61 % of the 3,066 returns in one second: herd.",
         f"In the client, {BACKING_OFF}. On the server, drain in batches instead of closing everyone at once.",
     ),
+    "herd-with-jitter": (
+        replace(HERD, builds=(replace(HERD.builds[0], median_delay=0.6), replace(HERD.builds[0], rhythm="too_few"))),
+        "act",
+        BACK + "61 % of the 3,066 returns in one second: herd.",
+        "Its clients do wait at random, but not for long enough: spread the first attempt over more time, 30 s or a "
+        "minute for a large fleet. On the server, drain in batches instead of closing everyone at once.",
+    ),
     "amplified": (
         replace(HERD, verdict="amplified", answered=9201, rejected=3000, builds=HERD.builds[:2]),
         "act",
-        BACK + "3.0 handshakes answered for each of 3,066 returns, 33 % of them rejected: amplified; slowest to back "
-        "off: okhttp/4 (fixed interval of about 15 s).",
+        BACK + "3.0 handshakes answered for each of 3,066 returns, 33 % of them rejected: amplified; back off without "
+        "jitter: okhttp/4 (after 15 s).",
         "Clients try again without waiting, rejected or cut off once more. In the client, "
         f"{BACKING_OFF}; let the service refuse early, with 503, what it cannot keep.",
     ),
@@ -556,6 +565,15 @@ def test_closes_that_are_errors() -> None:
     assert sentences[0][2].startswith("Read the reason. Keepalive:")
 
 
+def test_who_closed_with_1011_has_the_cause() -> None:
+    """Of a client's 1011 the service's log knows nothing."""
+    by_server, by_client = (
+        said(facts(closes=[NORMAL, closed("1011", "internal_error", who, 50)]))[0][2] for who in ("server", "client")
+    )
+    assert "the service's own log has the traceback" in by_server
+    assert "the cause is in the client, and in its log" in by_client
+
+
 def test_too_big_without_sizes() -> None:
     """1009s whose messages nobody saw are told by their code; else they are told by their sizes alone."""
     closes = [NORMAL, closed("1009", "too_big", "server", 100)]
@@ -659,6 +677,12 @@ def test_what_hurts_comes_first() -> None:
 def test_sizes_in_words(number: int, text: str) -> None:
     """One decimal at most, and never 1,024 of a unit."""
     assert size(number) == text
+
+
+def test_a_size_to_compare_with() -> None:
+    """To the byte, as what it is compared with, and rounded, as it is configured."""
+    assert exact_and_rounded(1 << 20) == "1,048,576 bytes (1 MiB)"
+    assert exact_and_rounded(1000) == "1,000 bytes"
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from exporter.events import (
     Passing,
     Reconnected,
 )
+from exporter.insight.incident import MassCloseRules
 from exporter.insight.insight import Insight, Rules
-from exporter.insight.mass_close import MassCloseRules
 
 CHAT = Origin("tap", "chat")
 REPORTED = Origin("webhook", "chat")
@@ -198,7 +198,7 @@ def test_refused_messages() -> None:
     assert [(one.count, one.largest) for one in standing.refusals] == [(3, 2_000_000)]
 
 
-def test_accepted_messages_are_fetched_from_the_meters() -> None:
+def test_messages_are_fetched_from_the_meters() -> None:
     """With each tick, which the meters learn; what was fetched is set back."""
     told = Told()
     told.up.accepted = 70_000

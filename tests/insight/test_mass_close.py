@@ -1,13 +1,12 @@
-"""Mass closes: what makes one, when it is over, and what is said of it."""
+"""Mass closes: what makes one, when it is over, and what is counted of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import pytest
 
 from exporter.events import (
-    WITHINS,
     ClientKey,
     Event,
     HandshakeOutcome,
@@ -19,15 +18,13 @@ from exporter.events import (
     Origin,
 )
 from exporter.insight.builds import MOST_BUILDS, OTHERS, Builds
+from exporter.insight.incident import MassCloseRules
 from exporter.insight.mass_close import (
     AT_ONCE,
     MOST_REPLAYED,
     PER_TICK,
-    MassCloseRules,
     MassCloses,
     is_loss,
-    verdict,
-    within,
 )
 
 CHAT = Origin("tap", "chat")
@@ -225,28 +222,16 @@ def test_it_is_over_after_ten_minutes_at_the_latest() -> None:
     assert [(over.lasted, over.back, over.tried) for over in service.over] == [(pytest.approx(600.0), 0, 60)]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "label"),
-    [
-        (0.0, "1s"),
-        (1.0, "1s"),
-        (1.01, "5s"),
-        (5.0, "5s"),
-        (30.0, "30s"),
-        (30.1, "120s"),
-        (120.0, "120s"),
-        (121.0, "later"),
-    ],
-)
-def test_when_a_client_returned(seconds: float, label: str) -> None:
-    """Since the first close of the mass close, each in one label value."""
-    assert within(seconds) == label
+def test_returns_are_told_by_the_time_since_the_first_close() -> None:
+    """Not by the time since the client's own."""
     service = Service()
     service.opens(5)
-    service.loses(*range(5))
-    service.now += seconds
-    service.sees(0)
-    assert [event.within for event in service.told(MassCloseReturned)] == [label]
+    service.loses(*range(4))
+    service.now += 4
+    service.loses(4)
+    service.now += 2
+    service.sees(0, 4)
+    assert [event.within for event in service.told(MassCloseReturned)] == ["30s", "30s"]
 
 
 def test_who_returned_before_it_was_clear_counts_too() -> None:
@@ -362,65 +347,6 @@ def test_the_busiest_second_is_of_arrivals() -> None:
     service.passes(10)
     assert service.over[0].busiest_second == 100
     assert service.over[0].verdict == "herd"
-
-
-def judged(**facts: object) -> str:
-    """The verdict on a mass close of 100 that all returned calmly, but for these facts."""
-    calm = MassClose(
-        origin=CHAT,
-        verdict="healthy",
-        lasted=20.0,
-        lost=100,
-        lost_by={},
-        back=100,
-        tried=100,
-        returned=dict.fromkeys(WITHINS, 0) | {"5s": 100},
-        busiest_second=20,
-        answered=100,
-        rejected=0,
-        gap=1.0,
-        draining=False,
-    )
-    returns = facts.pop("returns", None)
-    if returns is not None:
-        facts["returned"] = {"5s": returns}
-    return verdict(replace(calm, **facts), RULES)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("facts", "expected"),
-    [
-        ({}, "healthy"),
-        ({"draining": True}, "moved"),
-        ({"returns": 19, "tried": 19}, "moved"),
-        ({"returns": 0, "tried": 19, "gap": None}, "moved"),
-        ({"returns": 20, "tried": 20}, "unrecovered"),
-        ({"returns": 19, "tried": 20}, "unrecovered"),
-        ({"returns": 0, "tried": 100, "gap": None}, "unrecovered"),
-        ({"returns": 79}, "unrecovered"),
-        ({"returns": 80}, "healthy"),
-        ({"lost": 20, "returns": 0, "tried": 20, "gap": None}, "unrecovered"),
-        ({"lost": 49, "returns": 30, "tried": 30}, "too_few"),
-        ({"lost": 50, "returns": 39, "tried": 39}, "unrecovered"),
-        ({"lost": 50, "returns": 49}, "too_few"),
-        ({"lost": 50, "returns": 50}, "healthy"),
-        ({"answered": 200}, "healthy"),
-        ({"answered": 201}, "amplified"),
-        ({"answered": 125, "rejected": 25}, "healthy"),
-        ({"answered": 125, "rejected": 26}, "amplified"),
-        ({"busiest_second": 49}, "healthy"),
-        ({"busiest_second": 50}, "healthy"),
-        ({"busiest_second": 51}, "herd"),
-        ({"busiest_second": 51, "answered": 201}, "amplified"),
-        ({"back": 80}, "healthy"),
-        ({"back": 79}, "unrecovered"),
-        ({"back": 0, "busiest_second": 51}, "unrecovered"),
-        ({"back": 0, "answered": 201}, "amplified"),
-    ],
-)
-def test_verdicts_and_their_boundaries(facts: dict[str, object], expected: str) -> None:
-    """The first that applies, each at its boundary."""
-    assert judged(**facts) == expected
 
 
 def test_a_server_that_stays_down_is_unrecovered() -> None:
@@ -539,7 +465,7 @@ def test_handshakes_that_wait_for_a_verdict_are_bounded() -> None:
 
 def test_clients_that_are_recognised_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more only the number is known: they count as lost, and are not seen to return."""
-    monkeypatch.setattr("exporter.insight.mass_close.MOST_LOST", 10)
+    monkeypatch.setattr("exporter.insight.incident.MOST_LOST", 10)
     service = Service()
     service.opens(100)
     service.loses(*range(100))

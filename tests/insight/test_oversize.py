@@ -60,9 +60,7 @@ class Seen:
     ) -> None:
         ending = Ending(CHAT, code, close_class, initiator, passing, client)
         before = len(self.emitted), len(self.oversize._held)
-        self.oversize.ended(
-            ending, self.now, shared=shared, mass_close=mass_close, accepted_messages=self.messages.__getitem__
-        )
+        self.oversize.ended(ending, self.now, shared=shared, mass_close=mass_close, messages=self.messages.__getitem__)
         assert self.oversize.concerned(ending) or before == (len(self.emitted), len(self.oversize._held))
 
     def refused(self, size: int = 0, *, client: ClientKey | None = ALICE, shared: bool = False) -> None:
@@ -306,7 +304,7 @@ class TestSuspected:
         assert seen.last.direction == TO_CLIENT
 
     @pytest.mark.parametrize(("messages", "suspected"), [(99, []), (100, [100_000])])
-    def test_after_100_accepted_messages(self, messages: int, suspected: list[int]) -> None:
+    def test_after_100_messages(self, messages: int, suspected: list[int]) -> None:
         """In that direction: before, nobody knows what is usual."""
         seen = Seen()
         seen.messages = {TO_SERVER: messages, TO_CLIENT: 500 - messages}
@@ -540,7 +538,7 @@ class TestRepeats:
     def test_other_rules(self) -> None:
         """Every duration and floor can be another, for one."""
         rules = OversizeRules(
-            repeat=3.0, stuck=9.0, stuck_refusals=2, hold=1.0, least_size=10, least_accepted=1, evidence=24.0
+            repeat=3.0, stuck=9.0, stuck_refusals=2, hold=1.0, least_size=10, least_messages=1, evidence=24.0
         )
         seen = Seen(largest=9, rules=rules)
         seen.messages = {TO_SERVER: 1}

@@ -10,8 +10,8 @@ from typing import Any, Final
 from structlog.testing import capture_logs
 
 from exporter.config import KeyRule, Target
+from exporter.insight.incident import MassCloseRules
 from exporter.insight.insight import Rules
-from exporter.insight.mass_close import MassCloseRules
 from tests.peers.peers import SERVERS
 from tests.storms.clients import KEY
 from tests.support.loops import eventually

@@ -63,11 +63,16 @@ def tap_flag(upstream: Address | UnixPath) -> str:
 
 
 @contextlib.asynccontextmanager
-async def exporter_process(folder: Path, *flags: str, descriptors: int | None = None) -> AsyncIterator[Exporter]:
-    """Start the exporter, at most so many `descriptors` its own; it is killed if it has not ended by itself."""
+async def exporter_process(
+    folder: Path, *flags: str, descriptors: int | None = None, module: str = "exporter"
+) -> AsyncIterator[Exporter]:
+    """Start the exporter, at most so many `descriptors` its own; it is killed if it has not ended by itself.
+
+    `module` is what runs it: the exporter itself, or one of tests/support that changes something of it first.
+    """
     command = [
         *(["sh", "-c", f'ulimit -n {descriptors}; exec "$0" "$@"'] if descriptors else []),
-        *(sys.executable, "-m", "exporter", "--web.listen-address=127.0.0.1:0", "--log.format=json", *flags),
+        *(sys.executable, "-m", module, "--web.listen-address=127.0.0.1:0", "--log.format=json", *flags),
     ]
     log = folder / "exporter.log"
     with log.open("wb") as sink:

@@ -116,7 +116,7 @@ def test_a_fault_of_ours_is_a_500_in_the_one_shape(run: Run) -> None:
 
 
 def test_the_landing_page_leads_to_the_others_and_tells_nothing_else(run: Run) -> None:
-    """/ names the product and its version and links to metrics, health and readiness; no script, no foreign content."""
+    """/ names product and version, links to metrics, health and readiness, and says how to see the status page."""
 
     async def check() -> None:
         async with serving(telemetry_path="/the<metrics>") as site:
@@ -128,7 +128,9 @@ def test_the_landing_page_leads_to_the_others_and_tells_nothing_else(run: Run) -
             assert f"Version {__version__}." in page
             for link in ("/the&lt;metrics&gt;", "/-/healthy", "/-/ready"):
                 assert f'href="{link}"' in page
-            assert "127.0.0.1" not in page
+            assert "The status page says in words" in page
+            for setting in ("--web.config.file", "--web.listen-address=127.0.0.1:11009"):
+                assert f"<code>{setting}</code>" in page
             assert (await fetch(site, "/the%3Cmetrics%3E")).body.startswith(b"# HELP")
 
     run(check())

@@ -84,7 +84,7 @@ def test_a_raw_answer_is_a_whole_response_that_ends_the_connection() -> None:
     """Below HTTP the same shape goes out as bytes, behind the listener's own fields."""
     counted: Counter[str] = Counter()
     raw = ErrorAnswers(lambda each: counted.update([each])).raw("overloaded", [(b"date", b"today")])
-    body = b'{"error": "overloaded", "detail": "Too much is under way at once."}'
+    body = b'{"error":"overloaded","detail":"Too much is under way at once."}'
     assert raw == (
         b"HTTP/1.1 503 Service Unavailable\r\n"
         b"date: today\r\n"

@@ -1,10 +1,10 @@
 """Advice on closes that are errors by themselves, and on the probe."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from exporter.closecodes import REGISTRY
-from exporter.events import MassClose
+from exporter.events import Initiator, MassClose
 from exporter.insight.advice.facts import Advice, CloseCount, Facts
 from exporter.insight.advice.words import by, counted, listed, place, share
 
@@ -14,6 +14,14 @@ RARE: Final = 0.01
 """The share of all closes below which nothing is said of a code."""
 NAMED: Final = 3
 """Codes of one origin, and failures of one probe, that are named."""
+
+_FIXES: Final[Mapping[tuple[str, Initiator], str]] = {
+    ("1011", "client"): (
+        "Read the reason. Keepalive: the service answered no Ping in time, its event loop was blocked or the network "
+        "is gone. Else the cause is in the client, and in its log. A Python client ended by Ctrl-C says 1011, too."
+    ),
+}
+"""What to do where who closed makes another thing of a code than what is known of it in general."""
 
 _ERRORS: Final = frozenset({"protocol_error", "policy", "internal_error"})
 
@@ -38,7 +46,7 @@ def on_closes(facts: Facts, mass_closes: Sequence[MassClose]) -> Iterator[Advice
             "look",
             f"{place(facts.origin)}: {close.count:,} of {counted(closed, 'connection')} closed since {facts.since} "
             f"({share(close.count, closed)}) ended with {close.code} {entry.name}{by(close.initiator)}.",
-            entry.fix,
+            _FIXES.get((close.code, close.initiator), entry.fix),
         )
 
 

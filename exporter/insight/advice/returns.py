@@ -91,6 +91,11 @@ def remedy(mass_close: MassClose) -> str:
             )
         case "unrecovered" if mass_close.gap is None:
             return "They tried and nobody got in: the service is down, or rejects them. See its log and its handshakes."
+        case "herd" if not worst(mass_close.builds) and any(build.rhythm == "jittered" for build in mass_close.builds):
+            return (
+                "Its clients do wait at random, but not for long enough: spread the first attempt over more time, 30 s "
+                "or a minute for a large fleet. On the server, drain in batches instead of closing everyone at once."
+            )
         case verdict:
             return _REMEDIES[verdict]
 
@@ -99,19 +104,6 @@ def worst(builds: Sequence[BuildReturns]) -> list[BuildReturns]:
     """The builds without backoff or without jitter, those with most clients first."""
     wrong = [build for build in builds if build.rhythm in ("immediate", "fixed_interval")]
     return sorted(wrong, key=lambda build: -build.delays)[:WORST]
-
-
-def rhythm(build: BuildReturns) -> str:
-    """How the clients of a build wait, in words."""
-    match build.rhythm:
-        case "immediate":
-            return f"immediate: {share(build.at_once, build.delays)} tried within 1 s"
-        case "fixed_interval":
-            return f"fixed interval of about {lasting(build.median_delay or 0.0)}"
-        case "jittered":
-            return "jittered" if build.median_delay is None else f"jittered, half within {lasting(build.median_delay)}"
-        case "too_few":
-            return "too few to say"
 
 
 def _sentence(text: str, who: str) -> str:
@@ -195,9 +187,26 @@ def _blamed(mass_close: MassClose) -> str:
         named = [f"{build.build} ({build.returned:,} of {build.lost:,} back)" for build in missing]
         return f"; most are missing of {listed(named)}" if named else ""
     if mass_close.verdict in ("herd", "amplified"):
-        named = [f"{build.build} ({rhythm(build)})" for build in worst(mass_close.builds)]
-        return f"; slowest to back off: {listed(named)}" if named else ""
+        return "".join(f"; {what}" for what in _blamed_for_rhythm(worst(mass_close.builds)))
     return ""
+
+
+def _blamed_for_rhythm(builds: Sequence[BuildReturns]) -> Iterator[str]:
+    """Who does what wrong: those that do not wait at all, and those that all wait for the same time."""
+    at_once = [
+        f"{build.build} ({share(build.at_once, build.delays)} tried within 1 s)"
+        for build in builds
+        if build.rhythm == "immediate"
+    ]
+    on_a_timer = [
+        f"{build.build} (after {lasting(build.median_delay or 0.0)})"
+        for build in builds
+        if build.rhythm == "fixed_interval"
+    ]
+    if at_once:
+        yield f"do not back off: {listed(at_once)}"
+    if on_a_timer:
+        yield f"back off without jitter: {listed(on_a_timer)}"
 
 
 def _shared(facts: Facts, standing: Standing) -> Iterator[Advice]:

@@ -5,7 +5,18 @@ from typing import Final
 
 from exporter.events import DIRECTIONS, Bracket, Direction, Evidence, Refusals, Standing
 from exporter.insight.advice.facts import NEAR, Advice, Facts, Weight
-from exporter.insight.advice.words import counted, exact, lasting, listed, place, receiver, share, size, span
+from exporter.insight.advice.words import (
+    counted,
+    exact,
+    exact_and_rounded,
+    lasting,
+    listed,
+    place,
+    receiver,
+    share,
+    size,
+    span,
+)
 from exporter.insight.oversize import LEAST_SIZE
 
 RECENT: Final = 3600.0
@@ -155,12 +166,9 @@ _SILENT: Final[dict[Direction, str]] = {
 
 
 def _surely_accepted(facts: Facts, refusals: Refusals, bracket: Bracket) -> int:
-    """Bytes that the receiver takes: as seen, or as configured where nothing contradicts it; 0 if not known."""
-    if bracket.accepted is not None and bracket.accepted < refusals.smallest:
-        configured = facts.limits.get(refusals.direction, 0)
-        return max(bracket.accepted, configured if configured < refusals.smallest else 0)
-    configured = facts.limits.get(refusals.direction, 0)
-    return configured if configured < refusals.smallest else 0
+    """Bytes that the receiver takes: as seen, or as configured where that is more; 0 if none is under those refused."""
+    known = (bracket.accepted or 0, facts.limits.get(refusals.direction, 0))
+    return max((size for size in known if size < refusals.smallest), default=0)
 
 
 def _stuck(facts: Facts, standing: Standing) -> Iterator[Advice]:
@@ -193,37 +201,38 @@ def _stuck(facts: Facts, standing: Standing) -> Iterator[Advice]:
 
 def _limit(facts: Facts, direction: Direction, bracket: Bracket) -> Iterator[Advice]:
     """Where what is configured is not what is seen, or where it is nearly reached."""
-    configured = facts.limits.get(direction)
-    if configured is None or bracket.contradicted:
+    limit = facts.limits.get(direction)
+    if limit is None or bracket.contradicted:
         return
     where, key = place(facts.origin, direction), f"targets.{facts.origin.target}.limits.{direction}"
     accepted, rejected = bracket.accepted or 0, bracket.rejected
-    if rejected is not None and rejected < configured:
+    if rejected is not None and rejected < limit:
         yield Advice(
             "look",
             f"{where}: a message of {exact(rejected)} was refused with 1009, under the configured limit of "
-            f"{size(configured)}.",
+            f"{exact_and_rounded(limit)}.",
             f"The limit in force is lower: the {receiver(direction)}'s own, or that of a hop before it. Correct it "
             f"there, or {key}.",
         )
-    elif accepted > configured:
+    elif accepted > limit:
         yield Advice(
             "look",
-            f"{where}: a message of {exact(accepted)} was accepted, over the configured limit of {size(configured)}.",
+            f"{where}: a message of {exact(accepted)} was accepted, over the configured limit of "
+            f"{exact_and_rounded(limit)}.",
             f"{key} is not the {receiver(direction)}'s limit: correct it, and what is said of headroom will be true.",
         )
-    elif rejected is None and accepted >= NEAR * configured:
-        yield _near(facts, direction, accepted, configured)
+    elif rejected is None and accepted >= NEAR * limit:
+        yield _near(facts, direction, accepted, limit)
 
 
-def _near(facts: Facts, direction: Direction, accepted: int, configured: int) -> Advice:
+def _near(facts: Facts, direction: Direction, accepted: int, limit: int) -> Advice:
     near = facts.near.get(direction, 0)
     more = f"; since {facts.since} {counted(near, 'message was', 'messages were')} over 80 % of it" if near else ""
-    room, chunk = room_for(configured), chunk_under(accepted)
+    room, chunk = room_for(limit), chunk_under(accepted)
     ways = [f"send chunks of {size(chunk)}" if chunk else "", f"raise the limit to {size(room)}" if room else ""]
     return Advice(
         "look",
-        f"{place(facts.origin, direction)}: the largest message accepted in the last 24 hours had {size(accepted)}, "
-        f"{share(accepted, configured)} of the configured limit of {size(configured)}{more}.",
+        f"{place(facts.origin, direction)}: the largest message accepted in the last 24 hours had {exact(accepted)}, "
+        f"{share(accepted, limit)} of the configured limit of {exact_and_rounded(limit)}{more}.",
         f"Before one is refused: {' or '.join(filter(None, ways)) or 'send smaller messages'}.",
     )

@@ -42,6 +42,12 @@ def size(number: int) -> str:
     return exact(number) if unit == "bytes" else f"{value} {unit}"
 
 
+def exact_and_rounded(number: int) -> str:
+    """A size to compare others with, and as people write it: "1,048,576 bytes (1 MiB)"."""
+    rounded = size(number)
+    return rounded if rounded == exact(number) else f"{exact(number)} ({rounded})"
+
+
 def span(smallest: int, largest: int) -> str:
     """A range of sizes: "between 1.1 and 1.8 MiB", or "of 1.1 MiB" where they look the same."""
     low, high = _scaled(smallest), _scaled(largest)
