@@ -5,6 +5,7 @@ parsers might disagree about where a message ends, this one declines to say.
 """
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 MAX_HEAD: Final = 64 * 1024
@@ -15,6 +16,9 @@ MAX_FIELDS: Final = 256
 
 FOREVER: Final = 1 << 64
 """More bytes than any connection carries."""
+
+SHARED: Final = 256
+"""Bytes of a text that connections share; longer ones are kept by each, so that what is shared stays small."""
 
 CRLF: Final = b"\r\n"
 HEAD_END: Final = b"\r\n\r\n"
@@ -88,7 +92,17 @@ def tokens(fields: Fields, name: bytes) -> list[bytes]:
 def first(fields: Fields, name: bytes) -> str:
     """The first value of a field as text, bytes beyond ASCII escaped; empty when absent."""
     values = fields.get(name)
-    return values[0].decode("ascii", "backslashreplace") if values else ""
+    return text(values[0]) if values else ""
+
+
+def text(value: bytes) -> str:
+    """A value as text, bytes beyond ASCII escaped. Thousands of connections say the same, and share it."""
+    return _shared(value) if len(value) <= SHARED else value.decode("ascii", "backslashreplace")
+
+
+@lru_cache(maxsize=1024)
+def _shared(value: bytes) -> str:
+    return value.decode("ascii", "backslashreplace")
 
 
 class Ambiguous(Exception):

@@ -99,7 +99,7 @@ def _path(target: bytes) -> str:
     if not path.startswith(b"/"):
         _, scheme, rest = path.partition(b"://")
         path = b"/" + rest.partition(b"/")[2] if scheme else path
-    return path.decode("ascii", "backslashreplace")
+    return http1.text(path)
 
 
 class UpgradeListener(Protocol):
