@@ -56,7 +56,7 @@ class WebSocket:
         "_client",
         "_clock",
         "_close",
-        "_ended_by",
+        "_ending",
         "_opened",
         "_passing",
         "_peer",
@@ -84,7 +84,7 @@ class WebSocket:
         self._clock = clock
         self._opened = clock()
         self._close: CloseFrame | None = None
-        self._ended_by: Initiator = "unknown"
+        self._ending: Ending | None = None
         self._passing: dict[Initiator, Passing] | None = None  # towards each side, when the first of them ended it
         self._pings: dict[Side, dict[bytes, float]] | None = None
         self.client = FrameMeter("client", watch.client_to_server, deflate=deflate, listener=self)
@@ -115,14 +115,15 @@ class WebSocket:
         Code and initiator are those of the first Close frame that passed. Without one, the initiator is the side
         that ended TCP first.
         """
-        if self._close is None:
-            self._ended("unknown" if unparsed or end is None else end.side)
-        code = self._code()
+        ending = self._ending
+        if ending is None:
+            by = "unknown" if unparsed or end is None else end.side
+            ending = self._ended(by, UNKNOWN if by == "unknown" else NO_CLOSE)
         closed = Closed(
-            origin=self._watch.origin,
-            code=code,
-            close_class=self._watch.vocabulary.close_class(code),
-            initiator=self._ended_by,
+            ending.origin,
+            ending.code,
+            ending.close_class,
+            ending.initiator,
             duration=self._clock() - self._opened,
             wire_code=self._close.code if self._close else None,
             reason=self._close.reason if self._close else "",
@@ -133,35 +134,27 @@ class WebSocket:
         )
         self._sink.emit(closed)
 
-    def _ended(self, by: Initiator) -> None:
-        """`by` has ended the WebSocket, with the Close frame that has just passed, or without one."""
-        self._ended_by = by
+    def _ended(self, by: Initiator, code: str) -> Ending:
+        """`by` has ended the WebSocket, in a way of this label."""
         passing = self._remember_passing().get(by)
-        origin, vocabulary = self._watch.origin, self._watch.vocabulary
-        code = self._code()
-        user_agent = self._peer.user_agent
-        self._sink.emit(Ending(origin, code, vocabulary.close_class(code), by, passing, self._client, user_agent))
+        close_class = self._watch.vocabulary.close_class(code)
+        ending = Ending(self._watch.origin, code, close_class, by, passing, self._client, self._peer.user_agent)
+        self._ending = ending
+        self._sink.emit(ending)
+        return ending
 
     def _remember_passing(self) -> dict[Initiator, Passing]:
         if self._passing is None:
             self._passing = {"client": self.server.end(), "server": self.client.end()}
         return self._passing
 
-    def _code(self) -> str:
-        """The label of how it ended."""
-        if self._close is not None:
-            return self._label(self._close)
-        return UNKNOWN if self._ended_by == "unknown" else NO_CLOSE
-
-    def _label(self, close: CloseFrame) -> str:
-        return INVALID if close.malformed else self._watch.vocabulary.wire_label(close.code)
-
     def _close_frame(self, side: Side, close: CloseFrame) -> None:
-        if self._label(close) == INVALID:
+        label = INVALID if close.malformed else self._watch.vocabulary.wire_label(close.code)
+        if label == INVALID:
             self.anomaly(side, "illegal_close_code")
         if self._close is None:
             self._close = close
-            self._ended(side)
+            self._ended(side, label)
         elif close.code != self._close.code:
             # Several libraries answer 1000 to anything: worth counting, never the truth about the close.
             self.anomaly(side, "echo_mismatch")
