@@ -2,10 +2,11 @@
 
 The series are those of a real exporter's page, repeated for every replica. Those that rules read have a sample every
 15 s for as long as rules look back on them, all others one every 4 minutes; what rules record and look back on for
-longer has a day, or an hour, of its own.
+longer has a day, or an hour, of its own. Blocks do not overlap: Prometheus would begin to compact them meanwhile.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from prometheus_client.samples import Sample
 from benchmarks import exposition
 from benchmarks.bench import Bench, Effort
 from benchmarks.peers import prometheus_program, promtool_program
-from benchmarks.processes import ROOT, StartError, free_port, get, poll, wait_for
+from benchmarks.processes import ROOT, StartError, ahead_of_others, free_port, get, poll, wait_for
 from benchmarks.report import Table
 
 TITLE: Final = "alert rules, one evaluation, ms"
@@ -48,7 +49,7 @@ DURATION: Final = re.compile(r"\[(\d+)([smhd])\]")
 
 
 def rules(bench: Bench) -> list[Table]:
-    """A Prometheus on both cores, with nothing else to do."""
+    """A Prometheus on both cores, with nothing else to do. What others on them take is not measured."""
     promtool, prometheus = promtool_program(), prometheus_program()
     if promtool is None or prometheus is None:
         print("prometheus is missing: rules are not measured", file=sys.stderr)
@@ -91,8 +92,8 @@ def _write(folder: Path, promtool: str, page: list[Sample], services: int, now: 
     jobs = [f"service-{number}" for number in range(services)]
     samples = 0
     for name, duration, lines in (
-        ("raw", "2h", _raw(page, jobs, read, now)),
-        ("recorded", "24h", _recorded(jobs, now)),
+        ("recent", "2h", itertools.chain(_raw(page, jobs, read, now), _recorded(jobs, now, range(now - RAW, now + 1)))),
+        ("older", "24h", _recorded(jobs, now, range(now - DAY, now - RAW))),
     ):
         file = folder / f"{name}.om"
         with file.open("w", encoding="utf-8") as out:
@@ -112,14 +113,15 @@ def _put(out: TextIO, series: Iterable[tuple[str, list[str]]]) -> int:
     return count
 
 
-def _samples(now: int, window: int, step: int, growth: int) -> list[str]:
+def _samples(times: range, growth: int) -> list[str]:
     """Values and times of one series, as lines without its name."""
-    return [f" {growth * number} {at}\n" for number, at in enumerate(range(now - window, now + 1, step))]
+    return [f" {growth * number} {at}\n" for number, at in enumerate(times)]
 
 
 def _raw(page: list[Sample], jobs: list[str], read: set[str], now: int) -> Iterator[tuple[str, list[str]]]:
-    often = [_samples(now, RAW, SCRAPE, growth) for growth in range(2)]
-    seldom = [_samples(now, RAW, SELDOM, growth) for growth in range(2)]
+    often, seldom = (
+        [_samples(range(now - RAW, now + 1, step), growth) for growth in range(2)] for step in (SCRAPE, SELDOM)
+    )
     created = [f" {now - DAY} {at}\n" for at in range(now - RAW, now + 1, SCRAPE)]
     for job in jobs:
         yield f'up{{job="{job}",instance="a"}}', often[1]
@@ -143,7 +145,7 @@ def _growth(sample: Sample) -> int:
     return 1 if quiet and polite and re.search("handshakes_total|closes_total|_bucket$|_count$", sample.name) else 0
 
 
-def _recorded(jobs: list[str], now: int) -> Iterator[tuple[str, list[str]]]:
+def _recorded(jobs: list[str], now: int, within: range) -> Iterator[tuple[str, list[str]]]:
     """What rules look back on, as often as it is recorded: for a day where one does, else for an hour."""
     documents = _documents()
     text = " ".join(rule["expr"] for rule in documents)
@@ -155,7 +157,8 @@ def _recorded(jobs: list[str], now: int) -> Iterator[tuple[str, list[str]]]:
         # `X unless on () vector(time()) % 300 >= 60` is there for 60 s of 300.
         seldom = re.search(r"vector\(time\(\)\) % (\d+) >=", rule["expr"])
         step = int(seldom[1]) if seldom else _seconds(rule["interval"][:-1], rule["interval"][-1])
-        samples = _samples(now, DAY if max(spans) > HOUR else HOUR, step, 0)
+        times = range(now - (DAY if max(spans) > HOUR else HOUR), now + 1, step)
+        samples = [line for at, line in zip(times, _samples(times, 0), strict=True) if at in within]
         for own in _own_labels(name.split(":")[0].split("_")):
             for job in jobs:
                 yield f'{name}{{job="{job}"{own}}}', samples
@@ -185,14 +188,14 @@ def _looked_back(name: str, text: str) -> list[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _prometheus(program: str, folder: Path) -> Iterator[int]:
-    """A Prometheus that scrapes nothing and evaluates the shipped rules; yields its port."""
+    """A Prometheus that scrapes nothing and evaluates the shipped rules, ahead of other programs; yields its port."""
     port = free_port()
     config = folder / "prometheus.yml"
     config.write_text(json.dumps({"rule_files": [str(RULES)]}), encoding="utf-8")  # JSON is YAML
     log = folder / "prometheus.log"
     flags = [f"--storage.tsdb.path={folder / 'data'}", "--storage.tsdb.retention.time=10d"]
     command = [program, f"--config.file={config}", *flags, f"--web.listen-address=127.0.0.1:{port}"]
-    with log.open("wb") as output:
+    with log.open("wb") as output, ahead_of_others():
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         os.sched_setaffinity(child.pid, set(range(os.cpu_count() or 1)))

@@ -52,6 +52,32 @@ def grouping_labels(expression: str) -> set[str]:
     return found
 
 
+def unaggregated(expression: str) -> Iterator[str]:
+    """The metrics whose labels, all of them, are those of the answer: no aggregation is above them, nor are they what
+    `and` and `unless` only compare with.
+    """
+    yield from _unaggregated(promql_parser.parse(expression))
+
+
+def _unaggregated(node: Any) -> Iterator[str]:
+    match node:
+        case promql_parser.AggregateExpr():
+            return
+        case promql_parser.VectorSelector():
+            yield node.name
+        case promql_parser.BinaryExpr():
+            yield from _unaggregated(node.lhs)
+            if str(node.op) not in {"and", "unless"}:
+                yield from _unaggregated(node.rhs)
+        case promql_parser.MatrixSelector():
+            yield from _unaggregated(node.vector_selector)
+        case promql_parser.Call():
+            for argument in node.args:
+                yield from _unaggregated(argument)
+        case promql_parser.ParenExpr() | promql_parser.UnaryExpr() | promql_parser.SubqueryExpr():
+            yield from _unaggregated(node.expr)
+
+
 def ranges(expression: str) -> list[timedelta]:
     """The window of each range selector and subquery."""
     ranged = (promql_parser.MatrixSelector, promql_parser.SubqueryExpr)

@@ -58,6 +58,7 @@ _BORN: Final = (
         )
     ),
 )
+_ANSWERED: Final = (("outcome", "accepted"), ("outcome", "rejected"))
 _NEAR: Final = (("direction", "client_to_server"),)
 _OPTIONAL: Final[Mapping[str, tuple[Labels, ...]]] = {
     catalogue.TOO_BIG_REPEATS.name: tuple((("evidence", evidence),) for evidence in EVIDENCES),
@@ -160,9 +161,11 @@ class Replica:
                 counters[pending.pop()[1:]] += 1
             closed = sum(count for (name, _), count in counters.items() if name == catalogue.CLOSES.name)
             accepted = counters[(catalogue.HANDSHAKES.name, (("outcome", "accepted"), ("status", "101")))]
+            answered = sum(count for (_, own), count in counters.items() if own and own[0] in _ANSWERED)
             for key in {*born, *counters}:
                 series.setdefault(key, []).append((time, counters[key]))
             series.setdefault((f"{catalogue.CONNECTION_DURATION.name}_count", ()), []).append((time, closed))
+            series.setdefault((f"{catalogue.HANDSHAKE_DURATION.name}_count", ()), []).append((time, answered))
             series.setdefault((catalogue.CONNECTIONS_ACTIVE.name, ()), []).append((time, accepted - closed))
             series.setdefault((catalogue.TARGET_CREATED.name, ()), []).append((time, self.born))
             series.setdefault((catalogue.TAP_CONNECTION_LIMIT.name, ()), []).append((time, self.limit))
@@ -246,9 +249,12 @@ def _tokens(samples: list[tuple[int, str]]) -> Iterator[str]:
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The real promtool; never raises for its verdict. It lives for seconds: collecting its garbage is half of them."""
+    """The real promtool, or the one that PROMTOOL names; never raises for its verdict.
+
+    It lives for seconds: collecting its garbage is half of them.
+    """
     environment = {**os.environ, "GOGC": "800", "GOMAXPROCS": "1"}
-    command = ["promtool", *arguments]
+    command = [os.environ.get("PROMTOOL", "promtool"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=220, check=False, env=environment)
 
 

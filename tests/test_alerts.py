@@ -24,7 +24,7 @@ from exporter import closecodes, events
 from exporter.log import EventLog
 from exporter.metrics import catalogue
 from exporter.web.errors import ERROR_TOKENS
-from tests.alerts_promql import calls, family, grouping_labels, nodes, ranges, selectors
+from tests.alerts_promql import calls, family, grouping_labels, nodes, ranges, selectors, unaggregated
 from tests.alerts_support import ALERTS, RULES, promtool, rules_behind
 
 ALERTMANAGER: Final = ALERTS / "alertmanager.example.yaml"
@@ -44,7 +44,8 @@ PAGES: Final = sorted((ALERTS / "runbooks").iterdir())
 
 PROMETHEUS_OWN: Final = {"up": (), "process_resident_memory_bytes": ()}
 """What expressions use of other people's metrics, and their labels beside job and instance."""
-SCRAPED_LABELS: Final = {"job", "instance"}
+SCRAPED_LABELS: Final = {"job", "instance", "pod"}
+"""What scrapes add to a series, the pod in Kubernetes alone."""
 
 VALUES: Final[Mapping[str, frozenset[str]]] = {
     "source": frozenset(get_args(events.Source)),
@@ -84,7 +85,7 @@ def annotation_queries() -> Iterator[str]:
 
 def runbook_queries() -> Iterator[str]:
     for page in PAGES:
-        yield from re.findall(r"```promql\n(.*?)```", page.read_text(), re.DOTALL)
+        yield from re.findall(r"```promql\n(.*?)```", page.read_text().replace('"SOURCE"', '"tap"'), re.DOTALL)
 
 
 EXPRESSIONS: Final = [*(rule["expr"] for rule in EVERY_RULE), *annotation_queries(), *runbook_queries()]
@@ -170,6 +171,15 @@ def test_alerts_are_routed_by_severity(severity: str, receiver: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_services_of_the_same_name_are_told_apart() -> None:
+    """What is notified together, or silences another, is of one cluster, namespace and job."""
+    config = yaml.safe_load(ALERTMANAGER.read_text())
+    kept = [config["route"]["routes"][0]["group_by"], *(rule["equal"] for rule in config["inhibit_rules"])]
+    assert len(kept) > 5
+    for labels in kept:
+        assert {"cluster", "namespace", "job"} <= set(labels)
+
+
 def test_inhibition_names_alerts_that_exist() -> None:
     """Each alert that an inhibition rule starts from is one of the rules'."""
     rules = yaml.safe_load(ALERTMANAGER.read_text())["inhibit_rules"]
@@ -205,6 +215,7 @@ def test_the_expression_reader_sees_what_is_there() -> None:
     assert grouping_labels(expression) == {"job", "le", "z", "w"}
     assert ranges(expression) == [timedelta(minutes=5), timedelta(minutes=10)]
     assert [name for name, _ in calls(expression)] == ["rate", "max_over_time", "label_replace"]
+    assert list(unaggregated("-(a + max_over_time(b[5m])) or sum(c) or d and e unless f")) == ["a", "b", "d"]
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -214,15 +225,21 @@ def test_recordings_are_named_after_what_they_are(name: str) -> None:
     assert re.fullmatch(r"websocket_\w+", metric)
     assert re.fullmatch(r"[a-z]+(\d+[mhd])?", operation)
     expression = RECORDED[name]
-    grouped = re.match(r"\s*(?:sum|group|max) by \(([^)]*)\)", expression)
+    grouped = re.match(r"[\s(]*(?:sum|group|max) by \(([^)]*)\)", expression)
     left = set(grouped[1].split(", ")) if grouped else labels_of(next(selectors(expression))[0])
     assert set(level.split("_")) == left
     assert any(name in other for other in EXPRESSIONS if other != expression)
 
 
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda rule: rule.get("record") or rule["alert"])
+def test_no_label_is_left_by_chance(rule: dict[str, Any]) -> None:
+    """A namespace on some alerts of a service and not on others would keep these from silencing each other."""
+    assert set(unaggregated(rule["expr"])) <= set(RECORDED)
+
+
 @pytest.mark.parametrize("expression", [*RECORDED.values(), *(rule["expr"] for rule in ALERT_RULES)])
 def test_windows_hold_four_scrapes(expression: str) -> None:
-    """Every range is at least 5 minutes: four scrapes of 60 s and one lost.
+    """Every range is at least 5 minutes: four scrapes of 60 s and one lost, also without its start (Prometheus 3).
 
     But a sample from some time ago may not be much older than that, and two scrapes will do to find one.
     """
@@ -237,13 +254,13 @@ def test_windows_hold_four_scrapes(expression: str) -> None:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_only_counters_are_rated_and_never_a_sum_of_them(expression: str) -> None:
-    """rate(), increase() and resets() read the series of one counter: a sum over replicas hides that one began anew."""
+    """rate(), increase() and resets() read what begins anew at once: a sum over replicas hides that one of them did."""
     for name, arguments in calls(expression):
         if name in {"rate", "irate", "increase", "resets"}:
             (argument,) = arguments
             assert isinstance(argument, promql_parser.MatrixSelector), name
             metric = argument.vector_selector.name
-            assert catalogue.BY_NAME[family(metric)].type in {"counter", "histogram"}, metric
+            assert metric in COUNTER_SUMS or catalogue.BY_NAME[family(metric)].type in {"counter", "histogram"}, metric
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda rule: rule.get("record") or rule["alert"])
@@ -274,17 +291,30 @@ def test_quantiles_keep_their_buckets(expression: str) -> None:
 
 
 def test_a_counter_began_in_the_window_it_is_read_in() -> None:
-    """Where a rule takes a counter's whole value, the seconds it compares with are those of its range."""
-    began, asked = set(), 0
+    """Where a rule takes a counter's whole value, it began within the range that the rule reads."""
+    began, asked = [], 0
     for name, expression in RECORDED.items():
-        for minutes, seconds in re.findall(r"created_timestamp_seconds\[(\d+)m\]\) > time\(\) - (\d+)", expression):
-            began.add(minutes)
-            assert name.endswith(f":new{minutes}m")
-            assert int(seconds) == 60 * int(minutes)
-        for minutes in re.findall(r"websocket_target:new(\d+)m", expression):
-            asked += 1
-            assert set(re.findall(r"\[(\d+)m\]", expression)) == {minutes}
-    assert (began, asked) == ({"5", "15", "30"}, 14)
+        asked_for = re.findall(r"websocket_target:new(\d+)m", expression)
+        if own := re.fullmatch(r"\w+:websocket_target:new(\d+)m", name):
+            began.append(own[1])
+            (known,) = asked_for or re.findall(r"created_timestamp_seconds\[(\d+)m\]", expression)
+            assert int(known) >= int(own[1])
+            assert expression.rstrip().endswith(f"> time() - {60 * int(own[1])}")
+        elif asked_for:
+            asked += len(asked_for)
+            assert set(re.findall(r"\[(\d+)m\]", expression)) == set(asked_for)
+    assert (began, asked) == (["30", "15", "5"], 14)
+
+
+def test_what_begins_at_zero_does_so_for_every_value_of_a_label() -> None:
+    """A recording by evidence or direction takes 0 for each of them where an exporter is new."""
+    found = set()
+    for name, expression in RECORDED.items():
+        zeros = re.findall(r'label_replace\(0 \* \w+:websocket_target:new\d+m, "(\w+)", "(\w+)", "", ""\)', expression)
+        for label in {label for label, _ in zeros}:
+            found.add((name.partition(":")[0].split("_")[-1], label))
+            assert {value for one, value in zeros if one == label} == VALUES[label]
+    assert found == {("evidence", "evidence"), ("direction", "direction")}
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: f"{rule['alert']} {rule['labels']['severity']}")
@@ -343,6 +373,19 @@ def test_a_runbook_has_its_four_sections(page: Path) -> None:
     assert "```promql" in text
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("query", [*runbook_queries()])
+def test_runbook_queries_ask_for_one_service(query: str) -> None:
+    """Job, target and source are selected where the series have them, or told apart by `by`; the job always is.
+
+    Otherwise the answer is about other services too, or has the same connections twice, as two sources saw them.
+    """
+    for node in nodes(query):
+        if isinstance(node, promql_parser.VectorSelector):
+            chosen = {one.name for one in node.matchers.matchers if one.op == promql_parser.MatchOp.Equal}
+            unchosen = ({"job", "target", "source"} & labels_of(node.name)) - chosen
+            assert unchosen <= grouping_labels(query) - {"job"}, node.name
 
 
 @pytest.mark.needs("promtool")
