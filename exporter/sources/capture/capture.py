@@ -44,7 +44,8 @@ MOST_KEPT: Final = 16 << 20
 more, the oldest do not wait any longer."""
 
 SWEEP: Final = 0.1
-"""Seconds between looks at what waits."""
+CALM: Final = 1.0
+"""Seconds between looks at what waits, and where nothing does."""
 
 LATE: Final = 90_000_000
 """Nanoseconds for which a packet of the lifecycle ring waits for the size ring, which may be 60 ms behind."""
@@ -146,6 +147,7 @@ class Capture:
         self._grown_at = float("-inf")
         self._shed_until: float | None = None
         self._missed = asyncio.Event()
+        self._stirred = asyncio.Event()
         self._complained_of_tls = False
         self._last_complaint = float("-inf")
 
@@ -223,6 +225,7 @@ class Capture:
                 self._kept_bytes += captured + _KEPT_SIZE
                 offset += following
             ring.release()
+            self._stirred.set()
         if self.lifecycle_only or self._kept_bytes >= MOST_KEPT:
             self._settle(_NEVER, TURN)
 
@@ -236,6 +239,8 @@ class Capture:
             if time.perf_counter() > end:
                 break
         self._walking = more
+        if self._flows.waiting:
+            self._stirred.set()
         if more:
             asyncio.get_running_loop().call_soon(self._walk_on)
 
@@ -353,6 +358,9 @@ class Capture:
 
     async def _sweep(self) -> None:
         while True:
+            if not (self._kept or self._flows.waiting):
+                await _set_within(self._stirred, CALM)
+            self._stirred.clear()
             await asyncio.sleep(SWEEP)
             now = time.time_ns()
             await self._settle_in_turns(now)
@@ -442,9 +450,7 @@ class Capture:
     async def _reconcile(self) -> None:
         """Compare with the kernel's connections: what ended unseen must not stay."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RECONCILE):
-                    await self._missed.wait()
+            await _set_within(self._missed, RECONCILE)
             self._missed.clear()
             await asyncio.sleep(RECONCILE_AFTER_DROPS)
             asked = time.time_ns()
@@ -458,3 +464,10 @@ class Capture:
         if now - self._last_complaint >= 1.0:
             self._last_complaint = now
             _log.error(sentence, capture=str(self._config), **details)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, but not longer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
