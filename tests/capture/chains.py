@@ -10,7 +10,8 @@ what the exporter's own observers make of the bytes that the first witness wrote
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,11 @@ LATE: Final = 20.0
 FINS: Final = tuple(
     f"websocket_transport_ends_total{{kind=fin, side={side}, target={TARGET}}}" for side in ("client", "server")
 )
+
+LIFECYCLE: Final = ("websocket_closes_total", "websocket_handshakes_total", "websocket_transport_ends_total")
+"""What is known of closes alone."""
+
+UNKNOWN_CLOSE: Final = f"websocket_closes_total{{class=unknown, code=unknown, initiator=unknown, target={TARGET}}}"
 
 Differences = dict[str, tuple[float, float]]
 
@@ -75,9 +81,12 @@ class Exporter:
 class BesideTap(Observation):
     """What happens to one connection, by the tap and by capture."""
 
-    def __init__(self, exporter: Exporter, near_client: Witness, near_server: Witness) -> None:
+    def __init__(
+        self, exporter: Exporter, near_client: Witness, near_server: Witness, *, closes_alone: bool = False
+    ) -> None:
         super().__init__(exporter, near_client, near_server)  # type: ignore[arg-type]
         self._exporters = exporter
+        self._closes_alone = closes_alone
         self._start = list(exporter.families())
 
     def verdict(self) -> Verdict:
@@ -98,7 +107,12 @@ class BesideTap(Observation):
         odd.subtract(series.anomalies(self._start))
         # Both count in the same series.
         single = {f"anomaly {kind}": (number, 0) for kind, number in odd.items() if number % 2}
-        return without_races(differences(tap, capture), verdict) | single
+        found = without_races(differences(tap, capture), verdict)
+        if not self._closes_alone:
+            return found | single
+        if not closed_by_both(verdict) and capture.get(UNKNOWN_CLOSE) == 1:
+            found = {name: pair for name, pair in found.items() if not name.startswith(CLOSES)}
+        return {name: pair for name, pair in found.items() if name.startswith(LIFECYCLE)}
 
 
 class BesideRelay(Observation):
@@ -129,6 +143,16 @@ class BesideRelay(Observation):
         odd = series.anomalies(now)
         odd.subtract(series.anomalies(self._start))
         return _of_records(told) | {f"anomaly {kind}": number for kind, number in odd.items() if number}
+
+
+def closed_by_both(verdict: Verdict) -> bool:
+    """Whether both sides sent a Close frame, and the one that counts has a code that may be on the wire.
+
+    Without any, or with one that may be anything, who looks at closes alone cannot know: there may have been others
+    behind the messages that it does not see.
+    """
+    closes = [truth.first_close(verdict.near_server.sent_by(side)) for side in ("client", "server")]
+    return None not in closes and "invalid" not in {code for code, _ in verdict.counted[CLOSES]}
 
 
 def without_races(found: Differences, verdict: Verdict) -> Differences:
@@ -174,7 +198,7 @@ class Judged(Chain):
 
     def __init__(
         self,
-        observation: type[BesideTap] | type[BesideRelay],
+        observation: Callable[[Exporter, Witness, Witness], Observation],
         exporter: Exporter,
         near_client: Witness,
         near_server: Witness,
@@ -191,11 +215,12 @@ class Judged(Chain):
 
 
 @contextlib.contextmanager
-def beside_tap(folder: Path) -> Iterator[Chain]:
-    """A running chain with a tap."""
+def beside_tap(folder: Path, *, closes_alone: bool = False) -> Iterator[Chain]:
+    """A running chain with a tap; capture may look at closes alone."""
     upstream = [0]
     with Witness(lambda: upstream[0]).running() as near_server:
         flags = (
+            f"--capture.mode={'lifecycle' if closes_alone else 'full'}",
             _configured(folder),
             f"--tap=127.0.0.1:0=127.0.0.1:{near_server.port},target={TARGET}",
             f"--capture=lo:{near_server.port},target={TARGET}",
@@ -203,7 +228,8 @@ def beside_tap(folder: Path) -> Iterator[Chain]:
         with exporting(*flags) as running:
             tap = eventually(lambda: running.port("tap"), "the tap listens")
             with Witness(lambda: tap).running() as near_client:
-                yield Judged(BesideTap, Exporter(running, "tap"), near_client, near_server, upstream)
+                observation = partial(BesideTap, closes_alone=closes_alone)
+                yield Judged(observation, Exporter(running, "tap"), near_client, near_server, upstream)
 
 
 @contextlib.contextmanager
