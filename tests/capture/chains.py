@@ -26,21 +26,15 @@ from tests.capture.exporting import Exporter as Running
 from tests.capture.exporting import exporting
 from tests.capture.series import differences, grown
 from tests.peers import truth
-from tests.peers.stack import CLOSES, LABELS, Chain, Counts, Observation, Verdict, eventually
+from tests.peers.stack import CLOSES, ENDS, HANDSHAKES, LABELS, Chain, Counts, Observation, Verdict, eventually
 from tests.peers.witness import Record, Witness
 
 TARGET: Final = "peers"
 LATE: Final = 20.0
 """Seconds in which capture has seen what others saw: rings are read in blocks, and a hole is waited for."""
 
-FINS: Final = tuple(
-    f"websocket_transport_ends_total{{kind=fin, side={side}, target={TARGET}}}" for side in ("client", "server")
-)
-
-LIFECYCLE: Final = ("websocket_closes_total", "websocket_handshakes_total", "websocket_transport_ends_total")
+LIFECYCLE: Final = (CLOSES, HANDSHAKES, ENDS)
 """What is known of closes alone."""
-
-UNKNOWN_CLOSE: Final = f"websocket_closes_total{{class=unknown, code=unknown, initiator=unknown, target={TARGET}}}"
 
 Differences = dict[str, tuple[float, float]]
 
@@ -110,7 +104,7 @@ class BesideTap(Observation):
         found = without_races(differences(tap, capture), verdict)
         if not self._closes_alone:
             return found | single
-        if not closed_by_both(verdict) and capture.get(UNKNOWN_CLOSE) == 1:
+        if [name for name in capture if name.startswith(CLOSES)] in admitted(verdict):
             found = {name: pair for name, pair in found.items() if not name.startswith(CLOSES)}
         return {name: pair for name, pair in found.items() if name.startswith(LIFECYCLE)}
 
@@ -145,26 +139,36 @@ class BesideRelay(Observation):
         return _of_records(told) | {f"anomaly {kind}": number for kind, number in odd.items() if number}
 
 
-def closed_by_both(verdict: Verdict) -> bool:
-    """Whether both sides sent a Close frame, and the one that counts has a code that may be on the wire.
+def admitted(verdict: Verdict) -> list[list[str]]:
+    """What who looks at closes alone may say instead: the code of any Close frame that passed, but not who began.
 
-    Without any, or with one that may be anything, who looks at closes alone cannot know: there may have been others
-    behind the messages that it does not see.
+    And nothing at all unless both sides sent a Close frame, and the one that counts has a code that may be on the wire:
+    there may have been others behind the messages that were not looked at.
     """
     closes = [truth.first_close(verdict.near_server.sent_by(side)) for side in ("client", "server")]
-    return None not in closes and "invalid" not in {code for code, _ in verdict.counted[CLOSES]}
+    codes = {truth.label(close[1]) for close in closes if close is not None}
+    if None in closes or "invalid" in {code for code, _ in verdict.counted[CLOSES]}:
+        codes.add("unknown")
+    return [[spelled_close(code)] for code in codes]
+
+
+def spelled_close(code: str) -> str:
+    """The series of a close by nobody in particular."""
+    vocabulary = Vocabulary(frozenset({truth.LISTED}), frozenset())
+    return f"{CLOSES}{{class={vocabulary.close_class(code)}, code={code}, initiator=unknown, target={TARGET}}}"
 
 
 def without_races(found: Differences, verdict: Verdict) -> Differences:
-    """The same without what is of no account: which FIN was first behind a Close frame.
+    """The same without what is of no account: how TCP ended first behind a Close frame.
 
     Each side answers the other's Close frame by closing TCP, within microseconds, and whoever is between them sees
-    either first. Without a Close frame it decides who is counted as the initiator, and must be the same.
+    either first; a tap has still to pass on what one side sent before its end, when the other ends. Without a Close
+    frame it decides who is counted as the initiator, and must be the same.
     """
-    fins = [found.get(fin, (0.0, 0.0)) for fin in FINS]
-    as_many = sum(ours for ours, _ in fins) == sum(theirs for _, theirs in fins)
+    ends = [pair for name, pair in found.items() if name.startswith(ENDS)]
+    as_many = sum(ours for ours, _ in ends) == sum(theirs for _, theirs in ends)
     closed_by_frame = truth.NO_CLOSE not in {code for code, _ in verdict.counted[CLOSES]}
-    return {name: pair for name, pair in found.items() if not (name in FINS and as_many and closed_by_frame)}
+    return {name: pair for name, pair in found.items() if not (name.startswith(ENDS) and as_many and closed_by_frame)}
 
 
 def account(record: Record) -> dict[str, float]:

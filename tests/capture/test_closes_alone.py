@@ -1,6 +1,6 @@
 """The tap's own rows once more, with a capture beside it that looks at closes alone: they must be the same, or unknown.
 
-They may be unknown only where not both sides sent a Close frame. Of messages it knows nothing.
+What it says of a close may be less than the tap says, but never anything else. Of messages it knows nothing.
 """
 
 from collections.abc import Iterator
