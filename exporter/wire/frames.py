@@ -205,7 +205,7 @@ class FrameMeter:
     def resume(self, skip: int = 0) -> None:
         """Bytes were missed: the next frame begins `skip` bytes from here.
 
-        The message under way is not counted, and from here on this direction is no witness of what was accepted.
+        The message under way is not counted.
         """
         self._held = b""
         self._skip = skip
@@ -213,10 +213,13 @@ class FrameMeter:
         self._stray = 0
         self._in_message = False
         self._fragments = 0
-        self._settling = False
         self._torn = True
         self.closed = False
         self._rows = self._fast_rows()
+
+    def doubt(self) -> None:
+        """A refusal may have been missed: from here on nothing that passes is a witness of what was accepted."""
+        self._settling = False
 
     @property
     def unfinished(self) -> int:

@@ -26,8 +26,9 @@ from exporter.wire.frames import CLOSE, PING, CloseFrame, FrameMeter, parse_clos
 from exporter.wire.sizes import DirectionSizes
 from exporter.wire.upgrade import UpgradeRequest
 
-ANSWERS_TO_ANY: Final = (None, 1000)
-"""Codes with which peers answer any Close (None: an empty one); every other answer repeats the code that it answers."""
+ANSWERS_TO_ANY: Final = (None, 1000, 1002, 1007)
+"""Codes with which peers answer a Close of another (None: an empty one): to any, 1000 or none; to one that is
+malformed, 1002 or 1007. Every other answer repeats the code that it answers."""
 
 MAX_PINGS: Final = 16
 """Unanswered Pings remembered per side; of more, the oldest are forgotten."""
@@ -193,11 +194,14 @@ class WebSocket:
             self.anomaly(side, "illegal_close_code")
         if self._close is None:
             self._close = close
-            if self.hesitant() or opposite(side) in self.lost:
+            self._remember_passing()
+            if self.hesitant() or opposite(side) in self.lost or side in self.incomplete:
                 self._closed_by, self._closed_at = side, self._clock()
             else:
                 self._ended(side, label)
             return
+        if side in (self._closed_by, self._ending.initiator if self._ending else None):
+            return  # the same once more
         if self._closed_by is not None:
             first = self._closed_by
             if self._clock() < self._closed_at:
@@ -208,6 +212,23 @@ class WebSocket:
         if close.code != self._close.code:
             # Several libraries answer 1000 to anything: worth counting, never the truth about the close.
             self._sink.emit(AnomalySeen(self._watch.origin, side, "echo_mismatch"))
+
+    def lose(self, side: Side, *, contradicted: bool) -> None:
+        """What a side sends is not understood any more.
+
+        If that `contradicted` what was understood, a Close of its own that was not decided upon was none: it was read
+        behind a gap.
+        """
+        self.incomplete |= {side}
+        self.lost |= {side}
+        self.client.doubt()
+        self.server.doubt()
+        if contradicted and self._closed_by == side:
+            self._close = self._closed_by = None
+
+    def found(self, side: Side) -> None:
+        """What a side sends is understood again."""
+        self.lost -= {side}
 
     def _label(self, close: CloseFrame) -> str:
         return INVALID if close.malformed else self._watch.vocabulary.wire_label(close.code)

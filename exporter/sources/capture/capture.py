@@ -8,6 +8,7 @@ packet came by, only that they are looked at in the order of time.
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,10 +34,13 @@ from exporter.wire.websocket import OutOfStep, Watch
 TURN: Final = 0.001
 """Seconds of looking at packets before others get their turn."""
 
+CATCH_UP: Final = 0.2
+"""Seconds at most in which what has passed is looked at before the last scrape."""
+
 AT_ONCE: Final = 64
 """Packets looked at before looking at the time: a segment of a message costs 1 µs, an opening handshake 100."""
 
-BLOCKS_AT_ONCE: Final = 8
+BLOCKS_AT_ONCE: Final = 2
 """Blocks of the lifecycle ring that are emptied in a turn."""
 
 MOST_KEPT: Final = 16 << 20
@@ -103,9 +107,10 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A packet of the lifecycle ring: when it was seen, its ethertype, and its bytes."""
+    """A packet of the lifecycle ring: when it was seen and when it was read, its ethertype, and its bytes."""
 
     at: int
+    read_at: int
     protocol: int
     data: bytes
 
@@ -114,7 +119,8 @@ class Capture:
     """Follows the connections of one port through the rings of one interface.
 
     `choose` finds what to watch for an opening handshake; streams that are not understood count for `origin`.
-    `ring_limit` is to how many bytes the size ring may grow. `losses` says what was missed, `drops` (packets) by ring.
+    `ring_limit` is to how many bytes the size ring may grow. `losses` says what was missed, `drops` (packets) by ring;
+    `up` is whether its interface is there.
     """
 
     def __init__(
@@ -142,7 +148,10 @@ class Capture:
         self._kept_bytes = 0
         self._block: tuple[int, int] | None = None  # of the size ring: where the next packet is, and how many are left
         self._walking = False
-        self._dropped_at = -_NEVER
+        self._dropped_at = -_NEVER  # on the monotonic clock, nanoseconds
+        self.up = True
+        self._index = socket.if_nametoindex(config.interface)
+        self._clock_offset = time.time_ns() - time.monotonic_ns()
         self._dropping_since: float | None = None
         self._grown_at = float("-inf")
         self._shed_until: float | None = None
@@ -194,12 +203,15 @@ class Capture:
             self._size.close()
 
     def catch_up(self) -> None:
-        """Take all that the kernel has seen so far."""
-        while self._lifecycle.block() is not None:
+        """Take what the kernel has seen so far, or as much of it as can be looked at in a moment."""
+        end = time.perf_counter() + CATCH_UP
+        self._note_drops()
+        while self._lifecycle.block() is not None and time.perf_counter() < end:
             self._take_lifecycle()
-        while self._size is not None and not self.lifecycle_only and self._walk(self._size):
+        size = None if self.lifecycle_only else self._size
+        while size is not None and self._walk(size) and time.perf_counter() < end:
             pass
-        self._settle(_NEVER)
+        self._settle(_NEVER, CATCH_UP)
 
     def _observe(self, address: str) -> ConnectionObserver:
         return ConnectionObserver(
@@ -211,6 +223,7 @@ class Capture:
     def _take_lifecycle(self) -> None:
         """Keep what the lifecycle ring has until the size ring has come as far; a part at a time."""
         ring = self._lifecycle
+        read_at = time.monotonic_ns()
         for _ in range(BLOCKS_AT_ONCE):
             block = ring.block()
             if block is None or self._kept_bytes >= MOST_KEPT:
@@ -221,7 +234,8 @@ class Capture:
                 following, sec, nsec, captured, _, _, _, net = PACKET_HEADER.unpack_from(memory, offset)
                 protocol = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
                 begin = offset + net
-                self._kept.append(_Kept(sec * _SECOND + nsec, protocol, memory[begin : begin + captured]))
+                data = memory[begin : begin + captured]
+                self._kept.append(_Kept(sec * _SECOND + nsec, read_at, protocol, data))
                 self._kept_bytes += captured + _KEPT_SIZE
                 offset += following
             ring.release()
@@ -231,7 +245,7 @@ class Capture:
 
     def _take_sizes(self) -> None:
         """Look at what the size ring has, a part at a time."""
-        if self._walking or self._size is None:
+        if self._walking or self._size is None or self.lifecycle_only:
             return
         self._note_drops()  # those of all that is older than the next block
         end = time.perf_counter() + TURN
@@ -270,6 +284,7 @@ class Capture:
                 if at >= due:
                     self._settle(at)
                     due = kept[0].at if kept else _NEVER
+                clock.at = at
                 ip = offset + net
                 stream = streams.get(memory[ip + 12 : ip + 24])
                 if stream is not None and memory[ip] == _IPV4_NO_OPTIONS:
@@ -283,7 +298,6 @@ class Capture:
                         and begin < end
                         and total <= captured
                     ):
-                        clock.at = at
                         stream.expected = sequence + end - begin & MASK
                         try:
                             with view[begin:end] as data:
@@ -302,33 +316,38 @@ class Capture:
             return True
         self._block = None
         ring.release()
+        if kept:
+            self._settle(clock.at)
         return True
 
-    async def _settle_in_turns(self, now: int) -> None:
-        """Take what the lifecycle ring has seen, if the size ring has come as far."""
-        while self._size is None or self.lifecycle_only or (self._block is None and self._size.block() is None):
+    async def _settle_in_turns(self) -> None:
+        """Take what the lifecycle ring has seen, once the size ring must have come as far."""
+        read_before = time.monotonic_ns() - LATE
+        if self.lifecycle_only:
+            read_before = _NEVER
+        while self._kept and self._kept[0].read_at < read_before:
+            if not self.lifecycle_only and self._size is not None and (self._block or self._size.block()) is not None:
+                break  # the walk takes it along
             self._note_drops()
-            if not self._settle(_NEVER if self.lifecycle_only else now - LATE, TURN):
-                break
+            self._settle(0, TURN, read_before)
             await asyncio.sleep(0)
 
-    def _settle(self, until: int, turn: float = float("inf")) -> bool:
-        """Take what the lifecycle ring has seen up to that time (nanoseconds), for at most a `turn` (seconds).
+    def _settle(self, until: int, turn: float = float("inf"), read_before: int = 0) -> None:
+        """Take what the lifecycle ring has seen up to that time, for at most a `turn` (seconds).
 
-        Returns whether there is more of it.
+        And what was read before that time on the monotonic clock (both nanoseconds).
         """
         end = time.perf_counter() + turn
         self._clock.offset = time.time_ns() - time.monotonic_ns()
         complete = self._complete
         kept = self._kept
-        while kept and kept[0].at <= until:
+        while kept and (kept[0].at <= until or kept[0].read_at < read_before):
             packet = kept.popleft()
             self._kept_bytes -= len(packet.data) + _KEPT_SIZE
             if not complete:
                 self._packet(packet.data, 0, len(packet.data), packet.protocol, packet.at)
             if time.perf_counter() > end:
-                return True
-        return False
+                return
 
     def _packet(self, memory: Memory, begin: int, captured: int, protocol: int, at: int) -> None:
         """Take any packet."""
@@ -362,15 +381,25 @@ class Capture:
                 await _set_within(self._stirred, CALM)
             self._stirred.clear()
             await asyncio.sleep(SWEEP)
-            now = time.time_ns()
-            await self._settle_in_turns(now)
-            self._note_drops()
-            self.losses.recent = now - self._dropped_at < DROPS_MATTER
-            if self._flows.waiting:
-                self._flows.give_up(now if self.losses.by_design else now - self._gap())
-            self._flows.forget_ended(now)
-            self._shed_or_not()
-            self._see_tls()
+            try:
+                await self._settle_in_turns()
+                self._look_after()
+            except Exception as fault:
+                self._complain("a capture could not be looked after", exc_info=fault)
+
+    def _look_after(self) -> None:
+        """What waits is given up in time; what was dropped and missed is noted."""
+        now, monotonic = time.time_ns(), time.monotonic_ns()
+        if abs(now - monotonic - self._clock_offset) > _SECOND:
+            self._clock_offset = now - monotonic
+            self._flows.step()
+        self._note_drops()
+        self.losses.recent = monotonic - self._dropped_at < DROPS_MATTER
+        if self._flows.waiting:
+            self._flows.give_up(now if self.losses.by_design else now - self._gap())
+        self._flows.forget_ended(now)
+        self._shed_or_not()
+        self._see_tls()
 
     def _gap(self) -> int:
         return DROPPED_GAP if self.losses.recent else NETWORK_GAP
@@ -385,7 +414,7 @@ class Capture:
             if of_size and not self.lifecycle_only:
                 self._grow(self._size)
         if dropped:
-            self._dropped_at = time.time_ns()
+            self._dropped_at = time.monotonic_ns()
             self.losses.recent = True
             self._missed.set()
 
@@ -419,7 +448,7 @@ class Capture:
                 loop.add_reader(self._size.fileno(), self._take_sizes)
                 _log.info("sizes are captured again", capture=str(self._config))
             return
-        if time.time_ns() - self._dropped_at > _SECOND:
+        if time.monotonic_ns() - self._dropped_at > _SECOND:
             self._dropping_since = None
             return
         if self._dropping_since is None:
@@ -437,7 +466,7 @@ class Capture:
 
     def _see_tls(self) -> None:
         """Say once that there is nothing to see."""
-        if self._complained_of_tls or self._heard.understood or not self._heard.tls + self._flows.tls:
+        if self._complained_of_tls or self._heard.understood or not self._heard.tls:
             return
         self._complained_of_tls = True
         _log.warning(
@@ -450,13 +479,43 @@ class Capture:
     async def _reconcile(self) -> None:
         """Compare with the kernel's connections: what ended unseen must not stay."""
         while True:
-            await _set_within(self._missed, RECONCILE)
+            if not self._flows.any_missing:
+                await _set_within(self._missed, RECONCILE)
             self._missed.clear()
             await asyncio.sleep(RECONCILE_AFTER_DROPS)
-            asked = time.time_ns()
-            known = await asyncio.to_thread(sockets.established, self._config.port)
-            if known is not None:
-                self._flows.reconcile(frozenset(known), asked - _SECOND)
+            try:
+                await self._compare()
+            except Exception as fault:
+                self._complain("a capture could not be compared with the kernel's connections", exc_info=fault)
+
+    def _watch_interface(self) -> None:
+        """An interface that was taken away and made anew is another one to the kernel."""
+        try:
+            index = socket.if_nametoindex(self._config.interface)
+        except OSError:
+            index = 0
+        if index == self._index:
+            return
+        self._index, self.up = index, False
+        if not index:
+            self._complain("the interface of a capture is gone")
+            return
+        for ring in (self._lifecycle, self._size):
+            if ring is not None:
+                ring.bind(self._config.interface)
+        self.up = True
+        _log.info("the interface of a capture is there again", capture=str(self._config))
+
+    async def _compare(self) -> None:
+        self._watch_interface()
+        asked = time.time_ns() - _SECOND
+        known = await asyncio.to_thread(sockets.established, self._config.port)
+        if known is None:
+            return
+        for number, flow in enumerate(self._flows.vanished(known, asked)):
+            self._flows.forget(flow)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _complain(self, sentence: str, **details: object) -> None:
         """Log an error, one a second at most."""

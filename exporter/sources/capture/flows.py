@@ -5,7 +5,7 @@ before the capture did is followed as soon as its frames can be told.
 """
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Final
 
 from exporter.wire.connection import ConnectionObserver
@@ -26,10 +26,14 @@ MOST_RIVALS: Final = 1024
 MOST_FLOWS: Final = 200_000
 """Connections followed at a time. Of more nothing is looked at: so many are made up."""
 
+MOST_HELD: Final = 32 << 20
+"""Bytes that all connections together hold for what comes before."""
+
 UNKNOWN_FOR: Final = 60_000_000_000
 """Nanoseconds for which something is kept that has said nothing, is no WebSocket and unknown to the kernel."""
 
 _PORTS: Final = 4  # bytes of both
+_NEVER: Final = 1 << 63
 _TLS_STARTS: Final = (b"\x16\x03", b"\x17\x03")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 
@@ -51,8 +55,7 @@ def address_text(address: bytes) -> str:
 class Flows:
     """The connections of one captured port. `streams` are by the key of their direction.
 
-    `waiting` are those that hold something. `observe` makes the observer of a client's address;
-    `tls` is how many connections spoke TLS since before they were seen.
+    `waiting` are those that hold something. `observe` makes the observer of a client's address.
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class Flows:
         self._losses = losses
         self.streams: dict[bytes, Stream] = {}
         self.waiting: set[Flow] = set()
-        self.tls = 0
+        self._held = 0  # bytes that they hold
+        self._missing: set[Flow] = set()  # that the kernel did not know when it was asked last
         self._flows: dict[bytes, Flow] = {}
         self._opened: dict[bytes, tuple[int, int]] = {}  # the next sequence numbers of client and server
         self._rivals: dict[bytes, int] = {}
@@ -94,6 +98,7 @@ class Flows:
                 return
         flow = stream.owner
         assert isinstance(flow, Flow)
+        held = flow.held_bytes
         if to_server and data[:4] == b"GET " and flow.undetermined:
             flow = self._begin_http(flow, segment)
             stream = flow.client
@@ -101,8 +106,18 @@ class Flows:
         if flags & RST:
             flow.reset(stream, segment.sequence, acknowledgment, at)
         else:
-            flow.segment(stream, segment.sequence, data, at, fin=bool(flags & FIN), acknowledgment=acknowledgment)
+            end = segment.sequence + segment.size & MASK if flags & FIN else None
+            flow.segment(stream, segment.sequence, data, at, end=end, acknowledgment=acknowledgment)
+        self._hold(flow, flow.held_bytes - held)
         self.settle(flow)
+
+    def _hold(self, flow: Flow, more: int) -> None:
+        """Count what is held; where all together hold too much, this one waits no longer."""
+        self._held += more
+        if self._held > MOST_HELD and flow.held_bytes:
+            before = flow.held_bytes
+            flow.give_up(_NEVER)
+            self._held += flow.held_bytes - before
 
     def settle(self, flow: Flow) -> None:
         """Put a connection where it belongs by what has become of it."""
@@ -117,7 +132,9 @@ class Flows:
     def give_up(self, before: int) -> None:
         """Wait no longer for what was missed before that time (nanoseconds)."""
         for flow in list(self.waiting):
+            held = flow.held_bytes
             flow.give_up(before)
+            self._held += flow.held_bytes - held
             self.settle(flow)
 
     def forget_ended(self, now: int) -> None:
@@ -127,21 +144,37 @@ class Flows:
                 break
             del self._ended[key]
 
-    def reconcile(self, known: frozenset[bytes], asked: int) -> None:
-        """End what the kernel does not know (any more); `known` are its connections, by the client's key.
+    def vanished(self, known: Set[bytes], asked: int) -> list[Flow]:
+        """Those that the kernel does not know (any more) for the second time; `known` are its own, by the client's key.
 
         Only what has been silent since before it was `asked` (nanoseconds): what is new may not have been there yet.
-        And only where it knows any of these connections at all: they may be those of another network namespace.
+        Only where it knows any of these connections at all: they may be those of another network namespace. And only
+        the second time, because the end may still be in a ring.
         """
-        self._here = self._here or not known.isdisjoint(self._flows)
-        for client_key, flow in list(self._flows.items()):
-            if client_key in known:
-                continue
-            if flow.seen_at < asked and self._here and flow.is_websocket:
-                self._remove(flow)
+        self._here = self._here or not self._flows.keys().isdisjoint(known)
+        gone = [self._flows[key] for key in self._flows.keys() - known]
+        silent = {flow for flow in gone if flow.seen_at < asked and self._here and flow.is_websocket}
+        vanished = [flow for flow in silent if flow in self._missing]
+        self._missing = silent
+        strange = [flow for flow in gone if flow.seen_at < asked - UNKNOWN_FOR and not flow.is_websocket]
+        return vanished + strange
+
+    @property
+    def any_missing(self) -> bool:
+        """Whether the kernel has to be asked once more."""
+        return bool(self._missing)
+
+    def forget(self, flow: Flow) -> None:
+        """End what has vanished, if it has not ended meanwhile."""
+        if self._flows.get(flow.key) is flow:
+            self._remove(flow)
+            if flow.is_websocket:
                 flow.finish(vanished=True)
-            elif flow.seen_at < asked - UNKNOWN_FOR and not flow.is_websocket:
-                self._remove(flow)
+
+    def step(self) -> None:
+        """The clock that packets are stamped by was set: times before and after cannot be compared."""
+        self._ended.clear()
+        self.give_up(_NEVER)
 
     def _syn(self, client_key: bytes, segment: Segment, *, to_server: bool) -> None:
         """A connection is asked for, or begins (RFC 9293 section 3.5)."""
@@ -180,12 +213,10 @@ class Flows:
         if opened is None:
             mine, other = segment.sequence, segment.acknowledgment
             opened = (mine, other) if key == client_key else (other, mine)
+            begins = key == client_key and data[:4] == b"GET "
+            flow = self._add(client_key, opened, fresh=begins)
             if bytes(data[:2]) in _TLS_STARTS:
-                self.tls += 1
-            if key == client_key and data[:4] == b"GET ":
-                self._add(client_key, opened, fresh=True)
-            else:
-                self._add(client_key, opened, fresh=False)
+                flow.is_tls()
         else:
             self._add(client_key, opened, fresh=True)
         return self.streams[key]
@@ -211,6 +242,8 @@ class Flows:
         del self.streams[flow.key]
         del self.streams[reversed_key(flow.key)]
         self.waiting.discard(flow)
+        self._missing.discard(flow)
+        self._held -= flow.held_bytes
         if flow.server_began != NEVER:
             self._ended.pop(flow.key, None)
         self._ended[flow.key] = (self._clock.at, flow.server_began)

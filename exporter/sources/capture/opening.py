@@ -23,7 +23,6 @@ _LIFECYCLE_TIMEOUT_MS: Final = 60
 _SIZE_BLOCK: Final = 256 << 10  # also the longest packet that can be kept whole
 _SIZE_TIMEOUT_MS: Final = 60  # shorter costs several times the CPU, longer saves next to none
 
-_ETH_P_ALL: Final = 0x0003
 _SO_ATTACH_FILTER: Final = 26
 _SO_LOCK_FILTER: Final = 44
 _PACKET_IGNORE_OUTGOING: Final = 23
@@ -96,7 +95,7 @@ def _ring(config: CaptureConfig, sock: socket.socket, program: bytes, size: int,
         _restrict(sock, config.interface, program)
         ring = Ring(sock, size, block, timeout_ms)
         stack.callback(ring.close)
-        sock.bind((config.interface, _ETH_P_ALL))
+        ring.bind(config.interface)
         stack.pop_all()
     return ring
 
