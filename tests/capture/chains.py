@@ -22,8 +22,8 @@ from exporter.events import Origin
 from exporter.metrics.recorder import Recorder
 from exporter.wire.connection import ConnectionObserver
 from tests.capture import series
+from tests.capture.exporting import DROPS, exporting
 from tests.capture.exporting import Exporter as Running
-from tests.capture.exporting import exporting
 from tests.capture.series import differences, grown
 from tests.peers import truth
 from tests.peers.stack import CLOSES, ENDS, HANDSHAKES, LABELS, Chain, Counts, Observation, Verdict, eventually
@@ -61,6 +61,10 @@ class Exporter:
         """One scrape."""
         return self._running.page().families.values()
 
+    def dropped(self) -> float:
+        """Packets that the kernel has dropped: where it has, a close may be unknown."""
+        return self._running.page().value(DROPS)
+
     def counts(self) -> Counts:
         """What one scrape has counted, by the labels that matter to those tests."""
         counts: Counts = {name: Counter() for name in LABELS}
@@ -89,7 +93,7 @@ class BesideTap(Observation):
         deadline = time.monotonic() + LATE
         while (found := self._disagreement(verdict)) and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert found == {}, f"(tap, capture): {found}"
+        assert found == {}, f"(tap, capture): {found}; {self._exporters.dropped():.0f} packets dropped so far"
         return verdict
 
     def _disagreement(self, verdict: Verdict) -> Differences:
@@ -128,7 +132,7 @@ class BesideRelay(Observation):
             if {} in found or time.monotonic() > deadline:
                 break
             time.sleep(0.02)
-        assert {} in found, f"(witness, capture): {found}"
+        assert {} in found, f"(witness, capture): {found}; {self._exporters.dropped():.0f} packets dropped so far"
         return verdict
 
     def _told(self) -> dict[str, float]:
