@@ -50,6 +50,8 @@ LIMIT: Final = 0.1
 FAST: Final = 20_000.0
 """Round trips a second, two messages each."""
 IDLE_CONNECTIONS: Final = 8000
+STEP: Final = 500
+"""Connections that are opened before the next: as fast as they can be opened, a capture need not keep up."""
 SETTLED: Final = 0.5
 """Seconds in which a capture has looked at everything that has passed: several times the time-out of a ring's block.
 Asking it would cost as much as what is measured."""
@@ -213,20 +215,23 @@ def _memory(bench: Bench) -> list[Table]:
     workload, count = Workload(64), min(IDLE_CONNECTIONS, bench.effort.idle_connections * 2)
 
     def measure(start: Starter) -> Mapping[str, float]:
-        with start(bench.echo.port) as process:
-            with load.websockets(process.port, workload, load.BATCH) as first:
-                load.exchange(first, workload, WARM_UP)
-                _ready(process, load.BATCH)
-                before, rings = process.rss(), total(scrape(process.web_port), RING_BYTES)
-                with load.websockets(process.port, workload, count) as connections:
+        with start(bench.echo.port) as process, load.websockets(process.port, workload, load.BATCH) as first:
+            load.exchange(first, workload, WARM_UP)
+            _counted(process, ACTIVE, load.BATCH)
+            before, rings = process.rss(), total(scrape(process.web_port), RING_BYTES)
+            with contextlib.ExitStack() as stack:
+                for opened in range(STEP, count + STEP, STEP):
+                    connections = stack.enter_context(load.websockets(process.port, workload, STEP))
                     load.exchange(connections, workload, 0)
-                    time.sleep(SETTLED)
-                    grown = process.rss() - before
-                    grown -= int(total(scrape(process.web_port), RING_BYTES) - rings)
-                    _ready(process, load.BATCH + count)
-            return {IDLE: grown / count / 1024}
+                    _counted(process, ACTIVE, load.BATCH + opened)
+                grown = process.rss() - before
+                grown -= int(total(scrape(process.web_port), RING_BYTES) - rings)
+        return {IDLE: grown / count / 1024}
 
-    return [Table(MEMORY, _turns(bench, f"{count:,} captured connections", _subjects(bench, CAPTURE), [measure]))]
+    rounds = min(bench.effort.rounds, 2)  # memory hardly varies
+    subjects = _subjects(bench, CAPTURE)
+    rows = in_turns(f"{count:,} captured connections", rounds, lambda: nullcontext(subjects), [measure])
+    return [Table(MEMORY, rows)]
 
 
 def captured_latency(bench: Bench) -> list[Table]:

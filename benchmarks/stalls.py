@@ -73,6 +73,7 @@ def _times(events: int, event: bytes) -> bytes:
 
 
 _LONG_EVENT: Final = b'{"code":1000,"reason":"%b"}'
+_AGAIN: Final = b',"time":"2026-01-01T00:00:00.123456+01:00"'
 _ENVELOPE: Final = b'{"specversion":"1.0","type":"t","source":"s","id":"1",%b"data":{"code":1000}}'
 _SIGNED: Final = {
     "webhook-id": "1",
@@ -92,9 +93,7 @@ SLOW: Final[Mapping[str, Slow]] = {
     "1,000 events of 1 KiB": Slow(_times(1000, _LONG_EVENT % (b"x" * 1000))),
     "1,000 events of 1 KiB, NDJSON": Slow(b"\n".join([_LONG_EVENT % (b"x" * 1000)] * 1000), posting.NDJSON),
     "1,000 events with many escapes": Slow(_times(1000, _LONG_EVENT % (b"\\u0041" * 160))),
-    "1,000 events with fields repeated": Slow(
-        _times(1000, b'{"code":1000%b}' % (b',"time":"2026-01-01T00:00:00.123456+01:00"' * 23))
-    ),
+    "1,000 events with fields repeated": Slow(_times(1000, b'{"code":1000%b}' % (_AGAIN * 23))),
     "1,000 events with one id": Slow(_times(1000, b'{"code":1000,"id":"a"}')),
     "1,000 events with long ids": Slow(
         f"[{','.join(json.dumps({'code': 1000, 'id': f'{number:0256}'}) for number in range(1000))}]".encode()
@@ -105,6 +104,11 @@ SLOW: Final[Mapping[str, Slow]] = {
     "an event of nested arrays": Slow(_filled(b"[[", b"[]", b"]]", separator=b",")),
     "events of nested arrays": Slow(_times(15, _filled(b"[", b"[]", b"]", 65_000, b","))),
     "events of nested arrays, with escapes": Slow(_times(15, _filled(b'["\\u0041",', b"[]", b"]", 65_000, b","))),
+    "events of half surrogate pairs": Slow(_times(16, _filled(b'"', b"\\ud800", b'"', 65_000))),
+    "an event of fields repeated": Slow(_filled(b'{"code":1000', _AGAIN, b"}", 255 * 1024)),
+    "an event of fields repeated, with braces": Slow(
+        _filled(b'{"code":1000', _AGAIN * 800 + b',"reason":"{"', b"}", 255 * 1024)
+    ),
     "commas": Slow(b"[" + b"," * (MAX_BODY - 2) + b"]"),
     "blanks": Slow(b" " * MAX_BODY),
     "blank lines": Slow(b"\n" * MAX_BODY, posting.NDJSON),

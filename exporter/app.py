@@ -107,7 +107,8 @@ class App:
         self._sinks = Sinks(time.monotonic, self.recorder.event_dropped)
         self._insight = Insight(self._sinks, time.monotonic, insight_rules)
         self.book = StatusBook(time.time)
-        self._sinks.sinks = (self.recorder, log.EventLog(), self.book, self._insight)
+        for listener in (self.recorder, log.EventLog(), self.book, self._insight):
+            self._sinks.add(listener)
         self.recorder.standings = self._standings
         self._hasher = Hasher(secrets.token_bytes(SECRET_BYTES))
         self._targets = Targets("tap", self._tapped(config), self.recorder, self._hasher)

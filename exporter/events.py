@@ -2,13 +2,14 @@
 
 Sources (tap, capture, probe, webhook) emit these to a `Sink`; the recorder counts them, the log writes them,
 the insights derive from them. Nothing else crosses between a source and the rest of the house.
+What events are made of are named tuples, which are cheaper where there are several for each connection.
 Times are seconds, sizes are bytes. Label values are bounded before they enter an event;
 whatever a peer chose freely (reason, path, user agent, address) is only ever logged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, NewType, Protocol, get_args
+from typing import Any, Final, Literal, NamedTuple, NewType, Protocol, get_args
 
 Source = Literal["tap", "capture", "probe", "webhook"]
 Side = Literal["client", "server"]
@@ -152,16 +153,14 @@ def opposite(side: Side) -> Side:
     return "server" if side == "client" else "client"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an event was seen: the two labels that every connection series carries."""
 
     source: Source
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """What one client said of itself in its opening handshake; for the log line, never for labels.
 
     `path` comes without its query, which may carry credentials.
@@ -174,8 +173,7 @@ class Peer:
     subprotocol: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(NamedTuple):
     """What passed in one direction of one WebSocket after its handshake.
 
     `bytes` is everything on the wire, frame headers included; `messages` counts complete data messages;
@@ -187,8 +185,7 @@ class Traffic:
     largest_message: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Passing:
+class Passing(NamedTuple):
     """The messages of one direction that its receiver may have refused, at the moment when the WebSocket ended.
 
     Payload bytes on the wire, fragments summed. `unfinished` is the declared size of the message under way, 0 if there
@@ -207,12 +204,15 @@ class Passing:
     largest: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TransportEnd:
+class TransportEnd(NamedTuple):
     """How TCP ended, by the side that ended it first. Racy for some peers: a detail, never a verdict."""
 
     side: Initiator
     kind: EndKind
+
+
+_NOBODY: Final = Peer()
+_NOTHING: Final = Traffic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +278,9 @@ class Closed:
     duration: float
     wire_code: int | None = None
     reason: str = ""
-    peer: Peer = Peer()
-    client_to_server: Traffic = Traffic()
-    server_to_client: Traffic = Traffic()
+    peer: Peer = _NOBODY
+    client_to_server: Traffic = _NOTHING
+    server_to_client: Traffic = _NOTHING
     transport_end: TransportEnd | None = None
     attached: bool = False
 
@@ -595,3 +595,15 @@ class Sink(Protocol):
     def emit(self, event: Event) -> None:
         """Take one event."""
         ...
+
+
+class Listener:
+    """A Sink of those kinds of events that it has `handlers` for, by their class."""
+
+    handlers: Mapping[type, Callable[[Any], None]]
+
+    def emit(self, event: Event) -> None:
+        """Take one event, if it is of such a kind."""
+        handler = self.handlers.get(type(event))
+        if handler is not None:
+            handler(event)

@@ -1,11 +1,11 @@
 """One event to all who want it, and no fault of one of them is another's: least of all the relay's."""
 
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import structlog
 
-from exporter.events import Event, Sink
+from exporter.events import Event, Listener
 
 T = TypeVar("T")
 
@@ -16,24 +16,30 @@ _log = structlog.get_logger(__name__)
 
 
 class Sinks:
-    """Gives every event to each of `sinks`, and knows when the last one came (seconds on `clock`).
+    """Gives every event to each listener that has a handler for it, and knows when the last one came.
 
-    `dropped` is called for each event that one of them failed at. What a sink derives from events it may emit here too.
+    That is in seconds on `clock`. `dropped` is called for each event that a listener failed at. What a listener derives
+    from events it may emit here too.
     """
 
     def __init__(self, clock: Callable[[], float], dropped: Callable[[], None]) -> None:
-        self.sinks: Sequence[Sink] = ()
         self.last_event = float("-inf")
+        self._handlers: dict[type, list[Callable[[Any], None]]] = {}
         self._clock = clock
         self._dropped = dropped
         self._silent_until = float("-inf")
 
+    def add(self, listener: Listener) -> None:
+        """Give events to `listener` too, behind those that were added before."""
+        for kind, handler in listener.handlers.items():
+            self._handlers.setdefault(kind, []).append(handler)
+
     def emit(self, event: Event) -> None:
         """Pass an event on. Never raises."""
         self.last_event = self._clock()
-        for sink in self.sinks:
+        for handler in self._handlers.get(type(event), ()):
             try:
-                sink.emit(event)
+                handler(event)
             except Exception as fault:
                 self._dropped()
                 self._tell(fault)

@@ -1,7 +1,7 @@
 """What the status page shows: the newest closes and mass closes as they come, and one moment of everything else.
 
-`StatusBook` is a Sink; it keeps few events, with their texts cut, because peers choose them. `snapshot` reads the
-recorder's numbers and makes a `Status` of plain, frozen values, which can be rendered whenever there is time.
+`StatusBook` keeps few events, with their texts cut, because peers choose them. `snapshot` reads the recorder's numbers
+and makes a `Status` of plain, frozen values, which can be rendered whenever there is time.
 """
 
 from collections import Counter, deque
@@ -17,8 +17,8 @@ from exporter.events import (
     Bracket,
     Closed,
     Direction,
-    Event,
     Initiator,
+    Listener,
     MassClose,
     MassCloseEnded,
     Origin,
@@ -115,27 +115,27 @@ class Numbers(Protocol):
         ...
 
 
-class StatusBook:
-    """The Sink that remembers the newest closes and mass closes. `now` is the wall clock, in Unix seconds."""
+class StatusBook(Listener):
+    """Remembers the newest closes and mass closes. `now` is the wall clock, in Unix seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._closes: deque[ClosedAt] = deque(maxlen=CLOSES)
         self._mass_closes: deque[MassClosedAt] = deque(maxlen=MASS_CLOSES)
         self._lately: deque[tuple[float, Origin]] = deque()
+        self.handlers = {Closed: self._closed, MassCloseEnded: self._mass_close_ended}
 
-    def emit(self, event: Event) -> None:
-        """Keep a `Closed` or a mass close that was judged; nothing else."""
-        if isinstance(event, Closed):
-            now = self._now()
-            self._closes.appendleft(ClosedAt(now, _bounded(event)))
-            self._lately.append((now, event.origin))
-            self._forget_before(now - LATELY)
-        elif isinstance(event, MassCloseEnded):
-            now, mass_close = self._now(), event.mass_close
-            most = sorted(mass_close.builds, key=lambda build: -build.lost)[:BUILDS]
-            builds = tuple(replace(build, build=_cut(build.build, LONGEST_BUILD)) for build in most)
-            self._mass_closes.appendleft(MassClosedAt(now - mass_close.lasted, now, replace(mass_close, builds=builds)))
+    def _closed(self, event: Closed) -> None:
+        now = self._now()
+        self._closes.appendleft(ClosedAt(now, _bounded(event)))
+        self._lately.append((now, event.origin))
+        self._forget_before(now - LATELY)
+
+    def _mass_close_ended(self, event: MassCloseEnded) -> None:
+        now, mass_close = self._now(), event.mass_close
+        most = sorted(mass_close.builds, key=lambda build: -build.lost)[:BUILDS]
+        builds = tuple(replace(build, build=_cut(build.build, LONGEST_BUILD)) for build in most)
+        self._mass_closes.appendleft(MassClosedAt(now - mass_close.lasted, now, replace(mass_close, builds=builds)))
 
     def snapshot(self, numbers: Numbers) -> Status:
         """This moment."""

@@ -3,22 +3,23 @@
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.events import Event, Origin, StreamUnparsed
+from exporter.events import Event, Listener, Origin, StreamUnparsed
 from exporter.sinks import TOLD_AGAIN, Sinks
 
 EVENT = StreamUnparsed(Origin("tap", "chat"), "tls")
 
 
-class Heard:
+class Heard(Listener):
     def __init__(self) -> None:
         self.events: list[Event] = []
-
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
+        self.handlers = {StreamUnparsed: self.events.append}
 
 
-class Faulty:
-    def emit(self, event: Event) -> None:
+class Faulty(Listener):
+    def __init__(self) -> None:
+        self.handlers = {StreamUnparsed: self.fail}
+
+    def fail(self, event: Event) -> None:
         raise ZeroDivisionError("as asked")
 
 
@@ -33,7 +34,8 @@ def test_a_sink_that_fails_keeps_nothing_from_the_others() -> None:
     """Those before and behind it hear the event, who emits it notices nothing, and it is counted and told."""
     clock, first, last, dropped = Clock(), Heard(), Heard(), []
     sinks = Sinks(clock, lambda: dropped.append(clock.now))
-    sinks.sinks = (first, Faulty(), last)
+    for listener in (first, Faulty(), last):
+        sinks.add(listener)
     assert sinks.last_event < clock.now
     with capture_logs() as told:
         sinks.emit(EVENT)
@@ -48,7 +50,7 @@ def test_it_is_told_once_a_second() -> None:
     """One cause may hit every event; each is counted all the same."""
     clock, dropped = Clock(), []
     sinks = Sinks(clock, lambda: dropped.append(clock.now))
-    sinks.sinks = (Faulty(),)
+    sinks.add(Faulty())
     with capture_logs() as told:
         for _ in range(10):
             sinks.emit(EVENT)

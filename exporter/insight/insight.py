@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from exporter.events import (
     Attached,
@@ -11,10 +11,10 @@ from exporter.events import (
     ClientsReported,
     Direction,
     Ending,
-    Event,
     HandshakeEnded,
     HandshakeOutcome,
     Initiator,
+    Listener,
     Origin,
     Reconnected,
     Sink,
@@ -190,7 +190,7 @@ class _Watched:
         )
 
 
-class Insight:
+class Insight(Listener):
     """Derives what PromQL cannot: who came back, from which mass close, and which messages were refused.
 
     It hears the events of the origins that it is told to `watch`, and emits what follows from them to `sink`, which may
@@ -202,7 +202,7 @@ class Insight:
         self._clock = clock
         self._rules = rules or Rules()
         self._watched: dict[Origin, _Watched] = {}
-        self._handlers: Final[dict[type, Callable[[Any], None]]] = {
+        self.handlers = {
             HandshakeEnded: self._handshake_ended,
             Attached: self._attached,
             Ending: self._ending,
@@ -225,12 +225,6 @@ class Insight:
             self._watched[origin] = _Watched(origin, builds, sizes or {}, self._sink, self._rules)
         else:
             watched.builds = watched.mass_closes.builds = builds
-
-    def emit(self, event: Event) -> None:
-        """Learn of one event."""
-        handler = self._handlers.get(type(event))
-        if handler is not None:
-            handler(event)
 
     def tick(self) -> None:
         """Time passes."""

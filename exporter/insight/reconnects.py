@@ -25,6 +25,7 @@ Tokens = tuple[int, ...]
 
 _NONE: Final[Tokens] = (0,) * len(AFTERS)
 _ONE: Final[Mapping[After, Tokens]] = {after: tuple(int(after == other) for other in AFTERS) for after in AFTERS}
+_INDEX: Final[Mapping[After, int]] = {after: index for index, after in enumerate(AFTERS)}
 
 _Client = tuple[int, float, float, float, Tokens, Tokens]
 """Open connections; when several were open last; when one was closed last; when the newer tokens began; the newer and
@@ -64,7 +65,7 @@ class Reconnects:
         opened, several, closed, began, newer, older = known
         waiting = sum(newer) + sum(older)
         began, newer, older = self._young(at, began, newer, older)
-        if at - closed > self._life or not (any(newer) or any(older)):
+        if at - closed > self._life or (newer is _NONE and older is _NONE):
             self._put(client, (opened, several, closed, began, _NONE, _NONE))
             return None
         after, newer, older = _taken(newer, older)
@@ -97,7 +98,7 @@ class Reconnects:
                 began = now
             closed = now
             after = after_close(close_class)
-            newer = _ONE[after] if newer is _NONE else _changed(newer, after, 1)
+            newer = _ONE[after] if newer is _NONE else _changed(newer, _INDEX[after], 1)
         self._put(client, (max(opened - 1, 0), several, closed, began, newer, older))
 
     def replaced(self, client: ClientKey, now: float, within: float) -> bool:
@@ -143,12 +144,14 @@ def after_close(close_class: str) -> After:
 
 def _taken(newer: Tokens, older: Tokens) -> tuple[After, Tokens, Tokens]:
     """Take a token, an older one first: which it was, and what is left."""
-    tokens = older if any(older) else newer
-    after = next(after for after, waiting in zip(AFTERS, tokens, strict=True) if waiting)
-    left = _changed(tokens, after, -1)
-    return (after, newer, left) if tokens is older else (after, left, older)
+    tokens = newer if older is _NONE else older
+    index = next(index for index, waiting in enumerate(tokens) if waiting)
+    left = _changed(tokens, index, -1)
+    return (AFTERS[index], left, older) if older is _NONE else (AFTERS[index], newer, left)
 
 
-def _changed(tokens: Tokens, after: After, by: int) -> Tokens:
-    changed = tuple(waiting + by * (after == kind) for kind, waiting in zip(AFTERS, tokens, strict=True))
-    return changed if any(changed) else _NONE
+def _changed(tokens: Tokens, index: int, by: int) -> Tokens:
+    """Tokens with one count changed; `_NONE` itself if nothing is left."""
+    counts = list(tokens)
+    counts[index] += by
+    return tuple(counts) if any(counts) else _NONE

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
@@ -29,8 +29,8 @@ from exporter.events import (
     Closed,
     Count,
     Direction,
-    Event,
     HandshakeEnded,
+    Listener,
     MassCloseEnded,
     MassCloseLost,
     MassCloseReturned,
@@ -64,8 +64,10 @@ BUILD_BOUNDS: Final[tuple[tuple[float, BuildWithin], ...]] = ((1.0, "1s"), (5.0,
 """Seconds up to which a delay is within each value of the label; above the last it is `more`."""
 
 
-class Recorder(Collector):
+class Recorder(Collector, Listener):
     """Counts events into the catalogue's families, and gives them to prometheus_client as a custom Collector.
+
+    An `Ending` is nothing to count yet: its `Closed` follows.
 
     `now` is the wall clock, in Unix seconds. `error_tokens` are those of the exporter's own listeners.
     `buffered_bytes`, `dropped_lines`, `known_ids` (how many ids of reports are remembered, and since what Unix time
@@ -141,7 +143,7 @@ class Recorder(Collector):
         self._vocabularies: dict[str, Vocabulary] = {}
         self._adders: dict[Count, tuple[Callable[[float], None], bool]] = {}  # and whether codes are folded there
         self._balance: dict[str, float] = {}  # opens less closes since then, as reported, by target
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self.handlers = {
             HandshakeEnded: self._handshake_ended,
             Attached: self._attached,
             Closed: self._closed,
@@ -160,34 +162,27 @@ class Recorder(Collector):
         }
         self._born(error_tokens)
 
-    def emit(self, event: Event) -> None:
-        """Count one event. An `Ending` is none yet: its `Closed` follows."""
-        handler = self._handlers.get(type(event))
-        if handler is not None:
-            handler(event)
-
     def watch(self, origin: Origin, vocabulary: Vocabulary, builds: Iterable[str] = ()) -> Watch:
         """Let every series of `origin` exist at 0, and give its sources what they fill themselves.
 
         `builds` are the listed client builds.
         """
-        labels = (origin.source, origin.target)
         self._insights_born(origin, builds)
         for code in vocabulary.labels():
             for side in SIDES:
-                self._closes.born(*labels, code, vocabulary.close_class(code), side)
+                self._closes.born(*origin, code, vocabulary.close_class(code), side)
         for outcome, statuses in STATUSES.items():
             for status in statuses:
-                self._handshakes.born(*labels, outcome, status)
+                self._handshakes.born(*origin, outcome, status)
         for side in SIDES:
-            self._ping_rtt.born(*labels, side)
+            self._ping_rtt.born(*origin, side)
             for kind in _TRANSPORT_KINDS:
-                self._transport_ends.born(*labels, side, kind)
-        self._active.born(*labels)
-        self._handshake_duration.born(*labels)
-        self._connection_duration.born(*labels)
-        if labels not in self._created.values:
-            self._created.set(self._now(), *labels)
+                self._transport_ends.born(*origin, side, kind)
+        self._active.born(*origin)
+        self._handshake_duration.born(*origin)
+        self._connection_duration.born(*origin)
+        if origin not in self._created.values:
+            self._created.set(self._now(), *origin)
         client_to_server, server_to_client = (self._message_sizes.born(origin, direction) for direction in DIRECTIONS)
         return Watch(origin, vocabulary, client_to_server, server_to_client)
 
@@ -308,15 +303,14 @@ class Recorder(Collector):
         return {labels: share[0] for labels, share in shares if share is not None}
 
     def _stands(self, origin: Origin, standing: Standing) -> None:
-        labels = (origin.source, origin.target)
-        self._handshakes_last_minute.set(standing.last_minute, *labels)
-        self._handshakes_peak.set(standing.peak_per_second, *labels)
-        self._mass_close_active.set(float(standing.mass_close_active), *labels)
-        self._shared_keys.set(standing.shared_connections, *labels)
-        self._too_big_stuck.set(standing.stuck_clients, *labels)
+        self._handshakes_last_minute.set(standing.last_minute, *origin)
+        self._handshakes_peak.set(standing.peak_per_second, *origin)
+        self._mass_close_active.set(float(standing.mass_close_active), *origin)
+        self._shared_keys.set(standing.shared_connections, *origin)
+        self._too_big_stuck.set(standing.stuck_clients, *origin)
         for direction, bracket in standing.brackets.items():
-            self._set_or_forget(self._message_size_limit, bracket.accepted, *labels, direction, "accepted")
-            self._set_or_forget(self._message_size_limit, bracket.rejected, *labels, direction, "rejected")
+            self._set_or_forget(self._message_size_limit, bracket.accepted, *origin, direction, "accepted")
+            self._set_or_forget(self._message_size_limit, bracket.rejected, *origin, direction, "rejected")
 
     def _captures_stand(self, standing: CaptureStanding) -> None:
         for target, up in standing.up.items():
@@ -340,18 +334,17 @@ class Recorder(Collector):
             gauge.set(value, *labels)
 
     def _insights_born(self, origin: Origin, builds: Iterable[str]) -> None:
-        labels = (origin.source, origin.target)
         for after in AFTERS:
-            self._reconnects.born(*labels, after)
-            self._reconnect_delay.born(*labels, after)
+            self._reconnects.born(*origin, after)
+            self._reconnect_delay.born(*origin, after)
         for verdict in VERDICTS:
-            self._mass_closes.born(*labels, verdict)
+            self._mass_closes.born(*origin, verdict)
         for within in WITHINS:
-            self._mass_close_returns.born(*labels, within)
+            self._mass_close_returns.born(*origin, within)
         for evidence in EVIDENCES:
-            self._too_big_repeats.born(*labels, evidence)
+            self._too_big_repeats.born(*origin, evidence)
             for direction in DIRECTIONS:
-                self._oversize.born(*labels, direction, evidence)
+                self._oversize.born(*origin, direction, evidence)
         for series in (
             self._mass_close_connections,
             self._mass_close_active,
@@ -360,10 +353,10 @@ class Recorder(Collector):
             self._shared_keys,
             self._too_big_stuck,
         ):
-            series.born(*labels)
+            series.born(*origin)
         for build in builds:
             for build_within in BUILD_WITHINS:
-                self._build_reconnects.born(*labels, build, build_within)
+                self._build_reconnects.born(*origin, build, build_within)
 
     def _values(self, metric: catalogue.Metric) -> Values:
         series = Values(metric)
@@ -392,31 +385,29 @@ class Recorder(Collector):
         self.config_loaded(successful=True)
 
     def _handshake_ended(self, event: HandshakeEnded) -> None:
-        labels = (event.origin.source, event.origin.target)
-        self._handshakes.add(*labels, event.outcome, event.status)
+        self._handshakes.add(*event.origin, event.outcome, event.status)
         if event.outcome == "accepted":
-            self._active.add(*labels)
+            self._active.add(*event.origin)
         if event.status == "other":
             self._overflow.add("status")
         if event.outcome in ("accepted", "rejected"):
-            self._handshake_duration.observe(event.duration, *labels)
+            self._handshake_duration.observe(event.duration, *event.origin)
 
     def _attached(self, event: Attached) -> None:
-        self._active.add(event.origin.source, event.origin.target)
+        self._active.add(*event.origin)
 
     def _closed(self, event: Closed) -> None:
-        labels = (event.origin.source, event.origin.target)
-        self._closes.add(*labels, event.code, event.close_class, event.initiator)
-        self._active.add(*labels, by=-1.0)
+        self._closes.add(*event.origin, event.code, event.close_class, event.initiator)
+        self._active.add(*event.origin, by=-1.0)
         if not event.attached:  # when it began is not known
-            self._connection_duration.observe(event.duration, *labels)
+            self._connection_duration.observe(event.duration, *event.origin)
         if event.code in FOLDED:
             self._overflow.add("code")
         if event.transport_end is not None:
-            self._transport_ends.add(*labels, event.transport_end.side, event.transport_end.kind)
+            self._transport_ends.add(*event.origin, event.transport_end.side, event.transport_end.kind)
 
     def _ping_answered(self, event: PingAnswered) -> None:
-        self._ping_rtt.observe(event.rtt, event.origin.source, event.origin.target, event.peer)
+        self._ping_rtt.observe(event.rtt, *event.origin, event.peer)
         if event.origin.source == "probe":
             self._probe_ran(event.origin)
 
@@ -427,23 +418,21 @@ class Recorder(Collector):
         self._unparsed.add(event.reason)
 
     def _probe_waits(self, event: ProbeWaits) -> None:
-        self._probe_backoff.set(event.delay, event.origin.source, event.origin.target)
+        self._probe_backoff.set(event.delay, *event.origin)
 
     def _probe_is_up(self, event: ProbeUp) -> None:
-        labels = (event.origin.source, event.origin.target)
-        self._probe_up.set(1.0, *labels)
-        self._probe_backoff.set(0.0, *labels)
-        self._probe_connect_duration.observe(event.connect_duration, *labels)
+        self._probe_up.set(1.0, *event.origin)
+        self._probe_backoff.set(0.0, *event.origin)
+        self._probe_connect_duration.observe(event.connect_duration, *event.origin)
         self._probe_ran(event.origin)
 
     def _probe_failed(self, event: ProbeFailed) -> None:
-        labels = (event.origin.source, event.origin.target)
-        self._probe_up.set(0.0, *labels)
-        self._probe_failures.add(*labels, event.reason)
+        self._probe_up.set(0.0, *event.origin)
+        self._probe_failures.add(*event.origin, event.reason)
         self._probe_ran(event.origin)
 
     def _probe_ran(self, origin: Origin) -> None:
-        self._probe_last_run.set(self._now(), origin.source, origin.target)
+        self._probe_last_run.set(self._now(), *origin)
 
     def _reported(self, event: Reported) -> None:
         for count, number in event.counts.items():
@@ -457,31 +446,29 @@ class Recorder(Collector):
             self._webhook_events.add("rejected", reason, by=number)
 
     def _reconnected(self, event: Reconnected) -> None:
-        labels = (event.origin.source, event.origin.target)
-        self._reconnects.add(*labels, event.after)
+        self._reconnects.add(*event.origin, event.after)
         if event.delay is None:
             return
-        self._reconnect_delay.observe(event.delay, *labels, event.after)
+        self._reconnect_delay.observe(event.delay, *event.origin, event.after)
         if event.build is not None:
-            self._build_reconnects.add(*labels, event.build, _build_within(event.delay))
+            self._build_reconnects.add(*event.origin, event.build, _build_within(event.delay))
 
     def _mass_close_lost(self, event: MassCloseLost) -> None:
-        self._mass_close_connections.add(event.origin.source, event.origin.target, by=event.connections)
+        self._mass_close_connections.add(*event.origin, by=event.connections)
 
     def _mass_close_returned(self, event: MassCloseReturned) -> None:
-        self._mass_close_returns.add(event.origin.source, event.origin.target, event.within)
+        self._mass_close_returns.add(*event.origin, event.within)
 
     def _mass_close_ended(self, event: MassCloseEnded) -> None:
         over = event.mass_close
-        self._mass_closes.add(over.origin.source, over.origin.target, over.verdict)
+        self._mass_closes.add(*over.origin, over.verdict)
 
     def _message_refused(self, event: MessageRefused) -> None:
         """Sizes that services report are counted with their reports, which may be too old for an insight."""
-        labels = (event.origin.source, event.origin.target)
         if event.repeated:
-            self._too_big_repeats.add(*labels, event.evidence)
+            self._too_big_repeats.add(*event.origin, event.evidence)
         if event.size and not event.compressed and event.origin.source != "webhook":
-            self._oversize.observe(min(event.size, LARGEST_REFUSED), *labels, event.direction, event.evidence)
+            self._oversize.observe(min(event.size, LARGEST_REFUSED), *event.origin, event.direction, event.evidence)
 
     def _add(self, count: Count, number: float) -> bool:
         """Add to the series that this is a count of. Returns whether it is one of several codes together."""

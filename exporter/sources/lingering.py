@@ -8,11 +8,12 @@ still holds for the other side, so there must be no probes while a slow reader h
 A Unix socket knows at once that its peer is gone, and has no probes: there a minute is counted instead.
 """
 
+import asyncio
 import fcntl
 import socket
 import sys
 import termios
-from typing import Final
+from typing import Final, Protocol
 
 LOOK: Final = 5.0
 """Seconds from one look to the next. Far fewer than a kernel remembers a closed connection, so that no probe is sent
@@ -56,3 +57,53 @@ class Linger:
             self._probed = not patient
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, self._probed)
         return gone and not patient and self._still >= FORGOTTEN
+
+
+class Watched(Protocol):
+    """What is looked at."""
+
+    def look(self) -> bool:
+        """See what becomes of it. Returns whether to look again."""
+        ...
+
+
+class Lookout:
+    """Looks at whatever was added every LOOK seconds, for the first time after one to two of them.
+
+    One timer serves all: one each would be started and cancelled with nearly every connection.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._new: set[Watched] = set()
+        self._watched: set[Watched] = set()
+
+    def add(self, one: Watched) -> None:
+        """Look at `one` from now on."""
+        if one not in self._watched:
+            self._new.add(one)
+            self._wait()
+
+    def discard(self, one: Watched) -> None:
+        """Look at `one` no more."""
+        self._new.discard(one)
+        self._watched.discard(one)
+
+    def close(self) -> None:
+        """Look at nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        if self._timer is None and (self._new or self._watched):
+            self._timer = self._loop.call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        due, self._watched, self._new = self._watched, self._new, set()
+        try:
+            self._watched |= {one for one in due if one.look()}
+        finally:
+            self._new -= self._watched
+            self._wait()

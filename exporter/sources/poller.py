@@ -12,6 +12,8 @@ import select
 from collections.abc import Callable
 from typing import Final
 
+from exporter.sources.lingering import Lookout
+
 BATCH: Final = 32
 """Sockets served before the rest of the event loop gets its turn."""
 
@@ -22,14 +24,18 @@ ENDED: Final = select.EPOLLHUP
 
 
 class Poller:
-    """Calls back for sockets that are ready: `ready(events)`, with the events that hold."""
+    """Calls back for sockets that are ready: `ready(events)`, with the events that hold.
 
-    __slots__ = ("_epoll", "_loop", "_ready")
+    `lookout` looks at those of which no event will tell.
+    """
+
+    __slots__ = ("_epoll", "_loop", "_ready", "lookout")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[int], None]] = {}
+        self.lookout = Lookout(loop)
         loop.add_reader(self._epoll.fileno(), self._dispatch)
 
     def watch(self, fd: int, events: int, ready: Callable[[int], None]) -> None:
@@ -41,17 +47,18 @@ class Poller:
         self._ready[fd] = ready
 
     def forget(self, fd: int) -> None:
-        """Never call for `fd` again; must come before it is closed."""
+        """Never call for `fd` again, although it stays open."""
         if self._ready.pop(fd, None) is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
 
-    def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        """Call once, in so many seconds, unless the handle is cancelled before."""
-        return self._loop.call_later(seconds, call)
+    def closing(self, fd: int) -> None:
+        """Never call for `fd` again, which is about to be closed: that alone ends its watch."""
+        self._ready.pop(fd, None)
 
     def close(self) -> None:
         """Watch nothing any more."""
+        self.lookout.close()
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 

@@ -9,7 +9,6 @@ FIN is relayed as FIN, so half-closed connections stay so; RST is relayed as RST
 has taken everything, so at most one read (READ_SIZE) waits per direction.
 """
 
-import asyncio
 import contextlib
 import errno
 import socket
@@ -18,7 +17,6 @@ from time import perf_counter
 from typing import Final, Protocol
 
 from exporter.events import EndKind, Side
-from exporter.sources import lingering
 from exporter.sources.lingering import Linger, queued
 from exporter.sources.pace import LEAST_READ, READ_SIZE, Pace
 from exporter.sources.poller import ENDED, FAILED, READ, WRITE, Poller
@@ -254,7 +252,7 @@ class _End:
     def close(self, *, with_reset: bool = False) -> None:
         """Close the socket: by RST if so asked, else as the kernel finds right."""
         self._keep(b"")
-        self._relay.poller.forget(self._fd)
+        self._relay.poller.closing(self._fd)
         if with_reset and self.sock.family != socket.AF_UNIX:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.sock.close()
@@ -297,7 +295,7 @@ class RelayOwner(Protocol):
 class Relay:
     """Two connected sockets and the observer of what passes between them. Owns both, and closes both."""
 
-    __slots__ = ("_client", "_server", "_timer", "closed", "observer", "owner", "poller")
+    __slots__ = ("_client", "_server", "closed", "observer", "owner", "poller")
 
     def __init__(
         self,
@@ -311,7 +309,6 @@ class Relay:
         self.poller = poller
         self.owner = owner
         self.closed = False
-        self._timer: asyncio.TimerHandle | None = None
         self._client = _ClientEnd(self, "client", client)
         self._server = _ServerEnd(self, "server", server)
         self._client.other = self._server
@@ -336,11 +333,12 @@ class Relay:
     def fin(self, end: _End) -> None:
         """`end` has sent its FIN: pass it on. All before it has been taken, else `end` would not have been read."""
         end.finished = True
-        end.pause()
         self.observer.transport_ended(end.side, "fin")
-        end.other.finish_writing()
         if end.other.finished:
             self._close()
+        else:
+            end.pause()
+            end.other.finish_writing()
 
     def reset(self, end: _End, error: OSError) -> None:
         """`end` has broken the connection off: so is the other side's."""
@@ -353,8 +351,8 @@ class Relay:
 
     def look_later(self) -> None:
         """A side has ended, or cannot be read for now: see in a while what becomes of it."""
-        if self._timer is None and not self.closed:
-            self._timer = self.poller.later(lingering.LOOK, self._look)
+        if not self.closed:
+            self.poller.lookout.add(self)
 
     def starve(self) -> None:
         """No memory is left to go on with: break off both sides, rather than lose a byte of what was read."""
@@ -366,22 +364,20 @@ class Relay:
         self.observer.fail()
         self.owner.observing_failed(fault)
 
-    def _look(self) -> None:
-        self._timer = None
+    def look(self) -> bool:
+        """See what becomes of the two sides. Returns whether to look again."""
         try:
             again = [end.look() for end in (self._client, self._server) if not self.closed]
         except (MemoryError, OSError):
             self.starve()
-            return
-        if any(again):
-            self.look_later()
+            return False
+        return any(again) and not self.closed
 
     def _close(self, *reset: _End) -> None:
         if self.closed:
             return
         self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self.poller.lookout.discard(self)
         for end in (self._client, self._server):
             end.close(with_reset=end in reset)
         try:

@@ -6,10 +6,11 @@ drain ends connections.
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +19,7 @@ import structlog
 from exporter.config import Address, TapConfig
 from exporter.events import Origin, Sink
 from exporter.listening import address_of, listen
-from exporter.sources.dial import Dialler, set_options
+from exporter.sources.dial import Dialler, is_connected, set_options
 from exporter.sources.poller import READ, Poller
 from exporter.sources.refusal import FULL, refusal, refuse
 from exporter.sources.relay import Relay
@@ -27,7 +28,7 @@ from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import Watch
 
 BACKLOG: Final = 4096
-ACCEPT_BATCH: Final = 16
+ACCEPT_BATCH: Final = 8
 """Connections accepted before other sockets get their turn."""
 
 REFUSED_AT_ONCE: Final = 128
@@ -92,7 +93,7 @@ class Tap:
         self._poller: Poller | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._serving = 0
-        self._accepted: set[socket.socket] = set()  # whose task has not begun yet
+        self._unserved: dict[socket.socket, socket.socket | None] = {}  # clients whose task has not begun, and what has
         self._relays: set[Relay] = set()
         self._upstream_down = False
         self._last_complaint = float("-inf")
@@ -117,8 +118,8 @@ class Tap:
                 finally:
                     self.stop_accepting()  # while the group waits for its tasks it takes no new ones
         finally:
-            for client in self._accepted:
-                client.close()
+            for sock in (*self._unserved, *filter(None, self._unserved.values())):
+                sock.close()
             for relay in list(self._relays):
                 relay.cut()
             self._poller.close()
@@ -186,21 +187,34 @@ class Tap:
                 self._complain("cannot accept connections", reason=error.strerror, retry_seconds=ACCEPT_PAUSE)
                 return
             client.setblocking(False)
-            self._serving += 1
-            self._accepted.add(client)
-            self._idle.clear()
-            self._tasks.create_task(self._serve(client, str(peer[0]).removeprefix("::ffff:")))
+            self._take(client, str(peer[0]).removeprefix("::ffff:"))
 
-    async def _serve(self, client: socket.socket, address: str) -> None:
-        self._accepted.discard(client)
+    def _take(self, client: socket.socket, address: str) -> None:
+        """Relay for a client, at once if the upstream answers at once, as it does on the same machine."""
+        assert self._tasks is not None
         observer = ConnectionObserver(
             self._choose, origin=self._origin, sink=self._sink, clock=self._clock, address=address
         )
+        self._idle.clear()
+        server = None
+        if self._capacity.used >= self._capacity.limit:
+            serving = self._turn_away(client, observer)
+        else:
+            self._capacity.used += 1
+            server = self._dialler.begin()
+            if server is not None and is_connected(server):
+                self._relay(client, server, observer)
+                return
+            serving = self._connect(client, observer)
+        self._serving += 1
+        self._unserved[client] = server
+        self._tasks.create_task(serving)
+
+    @contextlib.contextmanager
+    def _serve(self, client: socket.socket) -> Iterator[socket.socket | None]:
+        """Give what has been begun for a client, which is dropped if serving it fails."""
         try:
-            if self._capacity.used >= self._capacity.limit:
-                await self._turn_away(client, observer)
-            else:
-                await self._connect(client, observer)
+            yield self._unserved.pop(client)
         except Exception as fault:
             client.close()
             self.observing_failed(fault)
@@ -213,45 +227,39 @@ class Tap:
 
     async def _turn_away(self, client: socket.socket, observer: ConnectionObserver) -> None:
         """Refuse a client over the limit; where many are being refused, the oldest of them makes room."""
-        self._complain("connection limit reached, new clients are refused", limit=self._capacity.limit)
-        refusing = self._capacity.refusing
-        if len(refusing) >= self._capacity.refused_at_once:
-            oldest = next(iter(refusing))
-            del refusing[oldest]
-            oldest.cancel()
-        task = asyncio.current_task()
-        assert task is not None
-        refusing[task] = None
-        try:
-            await refuse(client, observer, FULL)
-        finally:
-            refusing.pop(task, None)
+        with self._serve(client):
+            self._complain("connection limit reached, new clients are refused", limit=self._capacity.limit)
+            refusing = self._capacity.refusing
+            if len(refusing) >= self._capacity.refused_at_once:
+                oldest = next(iter(refusing))
+                del refusing[oldest]
+                oldest.cancel()
+            task = asyncio.current_task()
+            assert task is not None
+            refusing[task] = None
+            try:
+                await refuse(client, observer, FULL)
+            finally:
+                refusing.pop(task, None)
 
     async def _connect(self, client: socket.socket, observer: ConnectionObserver) -> None:
         """Start to relay for a client; one that is refused instead takes up its place until it is told so."""
-        capacity = self._capacity
-        capacity.used += 1
-        server = None
-        try:
-            server = await self._dial_for(client, observer)
-        finally:
-            if server is None:
-                capacity.used -= 1
-        if server is None:
-            return
-        assert self._poller is not None
-        relay = Relay(client, server, observer, self._poller, self)
-        self._relays.add(relay)
-        try:
-            relay.start()
-        except OSError as error:  # no room for another socket to watch
-            self._complain("cannot relay a connection", reason=_reason(error))
-            relay.cut()
+        with self._serve(client) as begun:
+            server = None
+            try:
+                server = await self._dial_for(client, observer, begun)
+            finally:
+                if server is None:
+                    self._capacity.used -= 1
+            if server is not None:
+                self._relay(client, server, observer)
 
-    async def _dial_for(self, client: socket.socket, observer: ConnectionObserver) -> socket.socket | None:
+    async def _dial_for(
+        self, client: socket.socket, observer: ConnectionObserver, begun: socket.socket | None
+    ) -> socket.socket | None:
         """The upstream's end for a client; None where it cannot be had, and the client has been told so."""
         try:
-            server = await self._dialler.dial()
+            return await self._dialler.dial(begun)
         except OSError as error:
             refused = refusal(error)
             if refused is FULL:
@@ -260,8 +268,17 @@ class Tap:
                 self._note_upstream(_reason(error))
             await refuse(client, observer, refused)
             return None
+
+    def _relay(self, client: socket.socket, server: socket.socket, observer: ConnectionObserver) -> None:
+        assert self._poller is not None
         self._note_upstream(None)
-        return server
+        relay = Relay(client, server, observer, self._poller, self)
+        self._relays.add(relay)
+        try:
+            relay.start()
+        except OSError as error:  # no room for another socket to watch
+            self._complain("cannot relay a connection", reason=_reason(error))
+            relay.cut()
 
     def _note_idle(self) -> None:
         if not self._relays and not self._serving:
@@ -269,12 +286,15 @@ class Tap:
 
     def _note_upstream(self, fault: str | None) -> None:
         """Log when the upstream goes and when it is back, not each client that finds it gone."""
+        down = fault is not None
+        if down == self._upstream_down:
+            return
+        self._upstream_down = down
         where = {"target": self._origin.target, "upstream": str(self._config.upstream)}
-        if fault is not None and not self._upstream_down:
+        if down:
             _log.warning("upstream does not accept connections", **where, reason=fault)
-        elif fault is None and self._upstream_down:
+        else:
             _log.info("upstream accepts connections again", **where)
-        self._upstream_down = fault is not None
 
     def _complain(self, sentence: str, **details: object) -> None:
         """Log an error, one a second at most."""

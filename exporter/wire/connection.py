@@ -176,8 +176,13 @@ class ConnectionObserver:
         if pending is None:
             return
         # These live as long as the connection does, and may be as long as a head.
-        host, path, subprotocol = (text[:MAX_PEER_TEXT] for text in (request.host, request.path, response.subprotocol))
-        peer = Peer(self._address, host, path, pending.user_agent, subprotocol)
+        peer = Peer(
+            self._address,
+            request.host[:MAX_PEER_TEXT],
+            request.path[:MAX_PEER_TEXT],
+            pending.user_agent,
+            response.subprotocol[:MAX_PEER_TEXT],
+        )
         websocket = self._follow(pending.watch, peer, pending.client, deflate=response.deflate)
         if early:
             self.from_client(early)

@@ -8,16 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from exporter.events import SIDES, Side
+from exporter.events import Side
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.frames import Chunk, FrameMeter
-from exporter.wire.resync import Search
+from exporter.wire.resync import Search, is_close
 from exporter.wire.tcp import NEVER, WIDE_WINDOW, WINDOW, Stream, ahead_of
 from exporter.wire.websocket import OutOfStep, WebSocket
 
 NEAR: Final = 1 << 20
 """Bytes ahead of what was seen that an acknowledgment may be while nothing is missed. Beyond, it is forged, or of a
 connection that was before."""
+
+MOST_OUTSIDE: Final = 8
+"""Segments in a row out of the window after which they are believed, and not the window."""
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -64,18 +67,22 @@ class Losses:
 
 
 class _Direction(Stream):
-    """One side's stream, and while it is not understood the search for frames in it. `missed`: its loss was counted."""
+    """One side's stream, and while it is not understood the search for frames in it.
 
-    __slots__ = ("missed", "search")
+    `missed` is whether its loss was counted, `outside` how many segments in a row were out of its window.
+    """
+
+    __slots__ = ("missed", "outside", "search")
 
     def __init__(self, owner: "Flow", side: Side, first: int, feed: Callable[[Chunk], None]) -> None:
         super().__init__(owner, side, first, feed)
         self.search: Search | None = None
         self.missed = False
+        self.outside = 0
 
 
 class Flow:
-    """Follows one connection. `over` is whether it has ended; then `finish` it.
+    """Follows one connection. `over` is whether it has ended; then `finish` it. `key` is what it is known by.
 
     `client_next` and `server_next` are the sequence numbers at which the streams begin. A flow that is not `fresh`
     began before: whether it is a WebSocket at all will show.
@@ -87,6 +94,7 @@ class Flow:
         "_losses",
         "_observer",
         "client",
+        "key",
         "over",
         "seen_at",
         "server",
@@ -95,6 +103,7 @@ class Flow:
 
     def __init__(
         self,
+        key: bytes,
         observer: ConnectionObserver,
         clock: PacketClock,
         losses: Losses,
@@ -103,6 +112,7 @@ class Flow:
         *,
         fresh: bool = True,
     ) -> None:
+        self.key = key
         self._observer = observer
         self._clock = clock
         self._losses = losses
@@ -126,6 +136,11 @@ class Flow:
         return self._observer.websocket is not None
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes that wait for what comes before them."""
+        return self.client.held_bytes + self.server.held_bytes
+
+    @property
     def waits(self) -> bool:
         """Whether something is held until a gap closes."""
         return self.client.waiting_since is not None or self.server.waiting_since is not None
@@ -137,20 +152,28 @@ class Flow:
         data: Chunk,
         at: int,
         *,
-        fin: bool = False,
+        end: int | None = None,
         acknowledgment: int | None = None,
     ) -> None:
-        """Take a segment of one of the two streams; what of the other it acknowledges has arrived."""
+        """Take a segment of one of the two streams; what of the other it acknowledges has arrived.
+
+        `end` is the sequence number behind its last byte if it has a FIN, also where its data was cut.
+        """
         self._clock.at = self.seen_at = at
+        direction, other = self._direction(stream), self.server if stream is self.client else self.client
         hesitant = self._losses.hesitant()
-        if not -WIDE_WINDOW <= ahead_of(sequence, stream.next) <= (WIDE_WINDOW if hesitant else WINDOW):
-            self._losses.out_of_window += 1
-            return
-        if acknowledgment is not None:
-            other = self.server if stream is self.client else self.client
-            if 0 < ahead_of(acknowledgment, other.next) <= (WIDE_WINDOW if hesitant else NEAR):
-                other.sent(acknowledgment)
-        stream.segment(sequence, data, at, fin=fin)
+        oldest = -NEAR if self._losses.by_design else -WIDE_WINDOW  # beyond it more has gone by than numbers can tell
+        if not oldest <= ahead_of(sequence, stream.next) <= (WIDE_WINDOW if hesitant else WINDOW):
+            if not self._is_far(direction, other, acknowledgment):
+                self._losses.out_of_window += 1
+                return
+            stream.jump(sequence)
+        direction.outside = 0
+        if acknowledgment is not None and 0 < ahead_of(acknowledgment, other.next) <= (
+            WIDE_WINDOW if hesitant else NEAR
+        ):
+            other.sent(acknowledgment)
+        stream.segment(sequence, data, at, end)
         if stream.end != NEVER and stream.side not in self._fins:
             self._fins += (stream.side,)
         if self._fins:
@@ -162,7 +185,7 @@ class Flow:
         While packets are being missed, any that is ahead of what was seen is believed.
         """
         self._clock.at = self.seen_at = at
-        missed = self._losses.hesitant() and 0 <= ahead_of(sequence, stream.next) <= WIDE_WINDOW
+        missed = self._losses.by_design or (self._losses.recent and 0 <= ahead_of(sequence, stream.next) <= WIDE_WINDOW)
         if not (missed or stream.may_be_reset_at(sequence)):
             self._losses.out_of_window += 1
             return
@@ -183,7 +206,8 @@ class Flow:
         for stream in (self.client, self.server):
             while (since := stream.waiting_since) is not None and since < before:
                 stream.give_up()
-        self._ended()
+        if self._fins:
+            self._ended()
 
     def finish(self, *, vanished: bool = False) -> None:
         """It is over: emit what is owed. One that `vanished` may have ended in any way."""
@@ -195,12 +219,31 @@ class Flow:
 
     def out_of_step(self, stream: Stream) -> None:
         """What a stream says makes no sense any more, since something of it was missed."""
-        self._lose(stream)
+        self._lose(stream, contradicted=True)
 
     def fail(self) -> None:
         """Stop following after a fault of our own."""
-        self.client.search = self.server.search = None
         self._observer.fail()
+        self._ignore()
+
+    def is_tls(self) -> None:
+        """What is spoken here cannot be understood."""
+        self._observer.unparsed("tls")
+        self._ignore()
+
+    def _ignore(self) -> None:
+        self.client.search = self.server.search = None
+        self._go_straight()
+
+    def _is_far(self, direction: _Direction, other: Stream, acknowledgment: int | None) -> bool:
+        """Whether a segment that is out of window shows that a great deal was missed.
+
+        Either all is that far ahead or behind; or it acknowledges what the other side is at, which only somebody knows
+        who is part of the connection.
+        """
+        direction.outside += 1
+        known = acknowledgment is not None and -NEAR <= ahead_of(acknowledgment, other.next) <= NEAR
+        return known or self._losses.by_design or direction.outside > MOST_OUTSIDE
 
     # What the streams tell (tcp.StreamOwner).
 
@@ -215,7 +258,7 @@ class Flow:
         try:
             (observer.from_client if stream is self.client else observer.from_server)(data)
         except OutOfStep:
-            self._lose(stream)
+            self._lose(stream, contradicted=True)
             return
         if not stream.direct:
             self._go_straight()
@@ -225,7 +268,7 @@ class Flow:
         return self._observer.ahead(stream.side) if self._direction(stream).search is None else 0
 
     def gap(self, stream: Stream, size: int) -> None:
-        """Bytes of a stream will never be seen."""
+        """Bytes of a stream will never be seen, so many at least."""
         if not self._losses.by_design and not self.undetermined:
             self._losses.missed_bytes += size
         search = self._direction(stream).search
@@ -251,21 +294,19 @@ class Flow:
             if stream.search is None:
                 stream.feed, stream.direct = feed, True
 
-    def _lose(self, stream: Stream) -> None:
+    def _lose(self, stream: Stream, *, contradicted: bool = False) -> None:
         stream.direct = False
         stream.slow()
-        side = stream.side
         websocket = self._observer.websocket
         if websocket is None:
             if self._observer.understood:
                 self._observer.unparsed("packets_missed")
                 self._search()
             return
-        websocket.incomplete |= {side}
-        websocket.lost |= {side}
+        websocket.lose(stream.side, contradicted=contradicted)
         direction = self._direction(stream)
         if direction.search is None:
-            direction.search = Search(side)
+            direction.search = Search(stream.side)
             if not self._losses.by_design:
                 direction.missed = True
                 self._losses.directions += 1
@@ -287,23 +328,33 @@ class Flow:
                 self._losses.missed_bytes += 0 if self._losses.by_design else len(data)
             return
         if websocket is None:
-            websocket = self._observer.attach()
-            websocket.hesitant = self._hesitant
-            websocket.incomplete = frozenset(SIDES)
-            both = (self.client, self.server)
-            websocket.lost = frozenset(one.side for one in both if one.search is not None and one.search.began)
+            websocket = self._attach(by_close=is_close(data, stream.side))
         stream.search = None
         self._losses.resyncs += stream.missed
         stream.missed = False
         websocket.lost -= {stream.side}
         meter = _meter(websocket, stream.side)
-        meter.resume(max(0, found - len(data)))
+        meter.resume(found.skip)
         stream.feed = meter.feed
         stream.direct = True
         try:
-            meter.feed(data[found:])
+            meter.feed(found.data)
         except OutOfStep:
-            self._lose(stream)
+            self._lose(stream, contradicted=True)
+
+    def _attach(self, *, by_close: bool) -> WebSocket:
+        """It has turned out to be a WebSocket that was open before it was seen.
+
+        Of a side that has not said anything since nothing was missed; unless the first thing seen is a Close, which may
+        be the answer to one.
+        """
+        websocket = self._observer.attach()
+        websocket.hesitant = self._hesitant
+        for one in (self.client, self.server):
+            websocket.incomplete |= {one.side}
+            if by_close or (one.search is not None and one.search.began):
+                websocket.lost |= {one.side}
+        return websocket
 
     def _catch_up(self) -> None:
         """Nothing more will come: what is held is all there is.

@@ -5,8 +5,7 @@ It never sees more of a payload than it must: message payloads are skipped by th
 anomaly to report, and its length is believed, so that the stream never loses sync.
 """
 
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from exporter.events import AnomalyKind, Passing, Side
 from exporter.wire.sizes import SHORTEST_EXTENDED, SMALL_SLOTS, TICKS_PER_SECOND, TOTAL_SLOT, DirectionSizes
@@ -64,8 +63,7 @@ def unmask(payload: bytes, key: bytes) -> bytes:
     return (int.from_bytes(payload) ^ int.from_bytes(stream)).to_bytes(size)
 
 
-@dataclass(frozen=True, slots=True)
-class CloseFrame:
+class CloseFrame(NamedTuple):
     """The body of a Close frame (RFC 6455 section 5.5.1).
 
     `code` is None when the body is empty or malformed (one byte, or over 125). Bytes of `reason` that are no UTF-8
@@ -207,7 +205,7 @@ class FrameMeter:
     def resume(self, skip: int = 0) -> None:
         """Bytes were missed: the next frame begins `skip` bytes from here.
 
-        The message under way is not counted, and from here on this direction is no witness of what was accepted.
+        The message under way is not counted.
         """
         self._held = b""
         self._skip = skip
@@ -215,10 +213,13 @@ class FrameMeter:
         self._stray = 0
         self._in_message = False
         self._fragments = 0
-        self._settling = False
         self._torn = True
         self.closed = False
         self._rows = self._fast_rows()
+
+    def doubt(self) -> None:
+        """A refusal may have been missed: from here on nothing that passes is a witness of what was accepted."""
+        self._settling = False
 
     @property
     def unfinished(self) -> int:
@@ -387,30 +388,31 @@ class FrameMeter:
 
     def _frame(self, data: bytes, pos: int, end: int) -> int:
         """Take one frame of any kind. Returns the position behind it, or _HELD if it must wait for more bytes."""
-        payload = pos + 2
-        length = data[pos + 1] & LENGTH if payload <= end else 0
+        first, second = data[pos], data[pos + 1] if pos + 1 < end else 0
+        opcode = first & OPCODE
+        masked = bool(second & MASK)
+        length = second & LENGTH
         extended = 0 if length < LENGTH_16 else 2 if length == LENGTH_16 else 8
-        payload += extended
+        payload = pos + 2 + extended
         if payload <= end and extended:
             length = int.from_bytes(data[payload - extended : payload])
-        if payload <= end and data[pos + 1] & MASK:
+        if masked:
             payload += MASKING_KEY
-        short_control = data[pos] & CONTROL_BIT and length <= LONGEST_CONTROL
+        short_control = first & CONTROL_BIT and length <= LONGEST_CONTROL
         if payload + (length if short_control else 0) > end:
             self._held = data[pos:]
             return _HELD
         after = payload + length
-        masked = bool(data[pos + 1] & MASK)
-        self._check(data[pos], masked, length, extended)
+        self._check(first, masked, length, extended)
         self._stray = 0 if self.closed else length
-        if self.closed and data[pos] & OPCODE not in (PING, PONG):
-            self._after_close(data[pos] & OPCODE)
-        elif not data[pos] & CONTROL_BIT:
-            self._data_frame(data[pos], length)
-        elif data[pos] & OPCODE <= PONG:
+        if self.closed and opcode not in (PING, PONG):
+            self._after_close(opcode)
+        elif not first & CONTROL_BIT:
+            self._data_frame(first, length)
+        elif opcode <= PONG:
             key = data[payload - MASKING_KEY : payload]
             body = data[payload:after] if short_control else None
-            self._control_frame(data[pos] & OPCODE, unmask(body, key) if body and masked else body)
+            self._control_frame(opcode, unmask(body, key) if body and masked else body)
         if after > end:
             self._skip = after - end
         else:

@@ -25,6 +25,8 @@ _TCP_HEADER: Final = Struct(">HHIIHH")  # ports, sequence and acknowledgment num
 _VERSIONS: Final = {IPV4: 4, IPV6: 6}
 _VLAN_TAG: Final = Struct(">HH")
 _MORE_OR_OFFSET: Final = 0x3FFF
+_MORE_OR_OFFSET_6: Final = 0xFFF9
+_FRAGMENT_OFFSET: Final = Struct(">H")
 _FRAGMENT: Final = 44
 _AUTHENTICATION: Final = 51
 _EXTENSIONS: Final = (0, 43, _FRAGMENT, _AUTHENTICATION, 60)
@@ -37,14 +39,14 @@ class Malformed(Exception):
 
 
 class Segment(NamedTuple):
-    """One TCP segment. `sender` and `receiver` are address and port, in network order: 6 bytes or, of IPv6, 18.
+    """One TCP segment. `key` is by what its direction is known: addresses and ports as they are on the wire.
 
-    `data` is from `begin` to `end` in the memory it was parsed from, `size` bytes of it were sent: more than there are
-    where the capture has cut the packet.
+    That is source and destination address, source and destination port: 12 bytes or, of IPv6, 36. The data is from
+    `begin` to `end` in the memory it was parsed from, `size` bytes of it were sent: more than there are where the
+    capture has cut the packet.
     """
 
-    source: bytes
-    destination: bytes
+    key: bytes
     source_port: int
     destination_port: int
     sequence: int
@@ -105,14 +107,21 @@ def _ipv6(memory: Memory, begin: int, end: int) -> Segment | None:
             return _tcp(memory, at, stop, end, begin + 8, 16)
         if header not in _EXTENSIONS:
             return None
-        if header == _FRAGMENT:
-            raise Malformed
+        if header == _FRAGMENT and _FRAGMENT_OFFSET.unpack_from(memory, at + 2)[0] & _MORE_OR_OFFSET_6:
+            raise Malformed  # only what is whole (RFC 6946) has all of its segment
         following, length = memory[at], memory[at + 1]
-        at += (length + 2) * 4 if header == _AUTHENTICATION else (length + 1) * 8
+        at += _extension_size(header, length)
         header = following
         if at > min(stop, end):
             raise Malformed
     raise Malformed
+
+
+def _extension_size(header: int, length: int) -> int:
+    """Bytes of an extension header by its type and the second of its bytes."""
+    if header == _FRAGMENT:
+        return 8
+    return (length + 2) * 4 if header == _AUTHENTICATION else (length + 1) * 8
 
 
 def _tcp(memory: Memory, begin: int, stop: int, end: int, addresses: int, width: int) -> Segment:
@@ -125,8 +134,7 @@ def _tcp(memory: Memory, begin: int, stop: int, end: int, addresses: int, width:
     if header < _SHORTEST_TCP or data > stop or data > end:
         raise Malformed
     return Segment(
-        bytes(memory[addresses : addresses + width]),
-        bytes(memory[addresses + width : addresses + 2 * width]),
+        bytes(memory[addresses : addresses + 2 * width]) + bytes(memory[begin : begin + 4]),
         source_port,
         destination_port,
         sequence,

@@ -1,7 +1,9 @@
 """Where does a frame begin? Finding back into one direction of a WebSocket whose bytes were not all seen.
 
-A segment often begins with a frame. Each segment's beginning is tried as one, and believed once enough frames follow
-each other from there: for random payload the odds of being fooled are below 1e-8 for every rule here.
+A segment often begins with a frame. Each segment's beginning is tried as one, and believed once it and the frames that
+follow it cannot be chance: a header's first byte and mask are worth 6 bits, a longer length's form 7 or 39 more, and a
+frame that ends exactly with a segment 7, or 16 with a longer length. A Close frame that fills its segment is worth 16
+to 21, and is believed too, for the sake of what it says; whoever believes it must be ready to be told otherwise.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,11 +32,14 @@ from exporter.wire.frames import (
 )
 from exporter.wire.sizes import SHORTEST_EXTENDED
 
-ENOUGH: Final = 4
-"""Frames in a row that are believed wherever they end."""
+ENOUGH: Final = 24
+"""Bits of evidence that are believed: chance gives them once in 17 million segments."""
 
-ENOUGH_AT_AN_END: Final = 2
-"""Frames in a row that are believed if the last of them ends exactly with a segment."""
+_HEADER: Final = 6
+_LENGTH_16: Final = 7
+_LENGTH_64: Final = 39
+_END: Final = 7
+_END_16: Final = 16
 
 MOST_CANDIDATES: Final = 8
 """Beginnings that are followed at a time."""
@@ -106,7 +111,8 @@ class _Candidate:
     frames: int = 0
     messages: int = 0  # of these frames, those that are no continuation
     in_message: bool | None = None  # not known before the first data frame
-    certain: bool = False  # by a header alone
+    evidence: int = 0  # bits
+    last: int = 0  # bits more if the last frame ends with a segment
     part: bytes = b""  # of a header
 
     def frame(self, header: Header) -> bool:
@@ -117,8 +123,20 @@ class _Candidate:
                 return False
             self.in_message = not header.first & FIN
         self.frames += 1
+        self.evidence += _HEADER
+        self.last = _END
+        if header.length >= SHORTEST_EXTENDED:
+            self.evidence += _LENGTH_16 if header.length < 1 << 16 else _LENGTH_64
+            self.last = _END_16
         self.messages += opcode != CONTINUATION
         return True
+
+
+class Found(NamedTuple):
+    """The next frame begins with `data` or, where that is empty, `skip` bytes behind the segment."""
+
+    skip: int
+    data: bytes
 
 
 class Search:
@@ -136,11 +154,11 @@ class Search:
         self.began = True
         self._candidates.clear()
 
-    def segment(self, data: bytes) -> int | None:
-        """Take the next segment. Returns where in it a frame begins for sure, or how far behind its beginning."""
+    def segment(self, data: bytes) -> Found | None:
+        """Take the next segment. Returns where a frame begins for sure, the first one that this segment can tell of."""
         self.began = True
         if is_close(data, self._side):
-            return 0
+            return Found(0, data)
         found = self._follow(data)
         if found is not None:
             return found
@@ -148,8 +166,8 @@ class Search:
             candidate = _Candidate()
             if not self._advance(candidate, data, begin):
                 continue
-            if self._enough(candidate):
-                return begin
+            if _enough(candidate):
+                return Found(0, data[begin:])
             if candidate.frames:
                 self._candidates.append(candidate)
         if len(self._candidates) > MOST_CANDIDATES:
@@ -168,12 +186,13 @@ class Search:
                 yield at - 1
             at = data.find(_LARGE[self._side], at + 1)
 
-    def _follow(self, data: bytes) -> int | None:
+    def _follow(self, data: bytes) -> Found | None:
         going_on = []
         for candidate in self._candidates:
+            part, ahead = candidate.part, candidate.ahead
             if self._advance(candidate, data, 0):
-                if self._enough(candidate):
-                    return len(data) + candidate.ahead
+                if _enough(candidate):
+                    return Found(max(0, ahead - len(data)), part + data[ahead:])
                 going_on.append(candidate)
         self._candidates = going_on
         return None
@@ -193,13 +212,12 @@ class Search:
             if header is None or not candidate.frame(header):
                 return False
             at += header.size + header.length
-            # A length of 32 bits is no chance, and neither is one of 16 that fills the segment exactly.
-            long = header.length >= 1 << 16 or (header.length >= SHORTEST_EXTENDED and at == len(data))
-            candidate.certain |= header.first in _BEGINNINGS and long
         candidate.ahead = at - len(data)
+        if not candidate.ahead:
+            candidate.evidence += candidate.last
+            candidate.last = 0
         return True
 
-    def _enough(self, candidate: _Candidate) -> bool:
-        if candidate.part or not candidate.messages:
-            return False
-        return candidate.certain or candidate.frames >= (ENOUGH if candidate.ahead else ENOUGH_AT_AN_END)
+
+def _enough(candidate: _Candidate) -> bool:
+    return candidate.evidence >= ENOUGH and candidate.messages > 0

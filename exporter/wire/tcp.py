@@ -28,6 +28,9 @@ WINDOW: Final = 64 << 20
 WIDE_WINDOW: Final = 1 << 30
 """The same while packets are being missed: whole windows may have gone by unseen. TCP's own largest window."""
 
+MOST_BRIDGED: Final = 8 << 20
+"""Bytes of a gap that is passed over because it is payload: more would take long."""
+
 NEVER: Final = -1
 """A sequence number that no segment has."""
 
@@ -117,12 +120,12 @@ class Stream:
         """Nothing goes straight to `feed` for now."""
         self._next, self.expected = self.next, NEVER
 
-    def segment(self, sequence: int, data: Chunk, at: int, *, fin: bool = False) -> None:
-        """Take a segment that was seen `at` that time and is within the window."""
+    def segment(self, sequence: int, data: Chunk, at: int, end: int | None = None) -> None:
+        """Take a segment that was seen `at` that time and is within the window; `end` is where its FIN is, if any."""
         ahead = ahead_of(sequence, self.next)
         self.slow()
-        if fin and self.end == NEVER and ahead + len(data) >= 0:
-            self.end = (sequence + len(data)) & MASK
+        if end is not None and self.end == NEVER and ahead_of(end, self._next) >= 0:
+            self.end = end
             if not self._held:
                 self._since = at
         if ahead > 0 and not self._bridge(ahead, at):
@@ -133,6 +136,15 @@ class Stream:
                 self._take(data, at)
                 self._drain()
         self._straighten()
+
+    def jump(self, sequence: int) -> None:
+        """So much was missed that sequence numbers do not tell how much; what comes next is of this one."""
+        self.slow()
+        self._held = None
+        self._size = 0
+        size = sequence - self._next & MASK
+        self._next = sequence
+        self.owner.gap(self, size)
 
     def sent(self, sequence: int) -> None:
         """Learn that all before a sequence number was sent, and what of it has not been seen never will be.
@@ -165,7 +177,7 @@ class Stream:
 
     def _bridge(self, size: int, at: int) -> bool:
         """Pass over a gap whose bytes are all known to be payload. Returns whether that was so."""
-        if self.owner.known_payload(self) < size:
+        if size > MOST_BRIDGED or self.owner.known_payload(self) < size:
             return False
         while size:
             zeros = _ZEROS[:size]

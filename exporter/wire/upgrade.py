@@ -5,13 +5,13 @@ exists when a valid opening handshake (RFC 6455 section 4.1) was answered 101 wi
 (section 4.2.2). Whatever else passes is left unparsed, for a bounded reason.
 """
 
-import base64
 import hashlib
 import re
+from binascii import a2b_base64, b2a_base64
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from exporter.events import Side, UnparsedReason
 from exporter.wire import http1
@@ -33,12 +33,12 @@ _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,24}(?: |\Z)")
 
 def accept_value(key: bytes) -> bytes:
     """The Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 section 4.2.2)."""
-    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+    return b2a_base64(hashlib.sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
 
 
 def _is_key(key: bytes) -> bool:
     try:
-        return len(base64.b64decode(key, validate=True)) == 16
+        return len(a2b_base64(key, strict_mode=True)) == 16
     except ValueError:
         return False
 
@@ -59,8 +59,7 @@ class UpgradeRequest:
     fields: Mapping[bytes, Sequence[bytes]] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class UpgradeResponse:
+class UpgradeResponse(NamedTuple):
     """What the service agreed to in its 101."""
 
     deflate: bool
@@ -100,7 +99,7 @@ def _path(target: bytes) -> str:
     if not path.startswith(b"/"):
         _, scheme, rest = path.partition(b"://")
         path = b"/" + rest.partition(b"/")[2] if scheme else path
-    return path.decode("ascii", "backslashreplace")
+    return http1.text(path)
 
 
 class UpgradeListener(Protocol):
@@ -123,8 +122,7 @@ class UpgradeListener(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """A request on its way: what pairing its answer needs."""
 
     method: bytes

@@ -26,11 +26,15 @@ from exporter.wire.frames import CLOSE, PING, CloseFrame, FrameMeter, parse_clos
 from exporter.wire.sizes import DirectionSizes
 from exporter.wire.upgrade import UpgradeRequest
 
-ANSWERS_TO_ANY: Final = (None, 1000)
-"""Codes with which peers answer any Close (None: an empty one); every other answer repeats the code that it answers."""
+ANSWERS_TO_ANY: Final = (None, 1000, 1002, 1007)
+"""Codes with which peers answer a Close of another (None: an empty one): to any, 1000 or none; to one that is
+malformed, 1002 or 1007. Every other answer repeats the code that it answers."""
 
 MAX_PINGS: Final = 16
 """Unanswered Pings remembered per side; of more, the oldest are forgotten."""
+
+
+_NEITHER: Final[frozenset[Side]] = frozenset()  # one for all: each empty set is an object of its own
 
 
 class OutOfStep(Exception):
@@ -74,7 +78,7 @@ class WebSocket:
         "_close",
         "_closed_at",
         "_closed_by",
-        "_ended_by",
+        "_ending",
         "_opened",
         "_passing",
         "_peer",
@@ -109,13 +113,12 @@ class WebSocket:
         self._close: CloseFrame | None = None
         self._closed_by: Side | None = None  # who sent it, as long as that decides nothing yet
         self._closed_at = 0.0
-        self._ended_by: Initiator = "unknown"
+        self._ending: Ending | None = None
         self._passing: dict[Initiator, Passing] | None = None  # towards each side, when the first of them ended it
         self._pings: dict[Side, dict[bytes, float]] | None = None
         self.client = FrameMeter("client", watch.client_to_server, deflate=deflate, listener=self)
         self.server = FrameMeter("server", watch.server_to_client, deflate=deflate, listener=self)
-        self.incomplete: frozenset[Side] = frozenset()
-        self.lost: frozenset[Side] = frozenset()
+        self.incomplete = self.lost = _NEITHER
         self.hesitant: Callable[[], bool] = _never
 
     def control_frame(self, side: Side, opcode: int, payload: bytes | None) -> None:
@@ -149,16 +152,17 @@ class WebSocket:
         Code and initiator are those of the first Close frame that passed. Without one, the initiator is the side
         that ended TCP first. A Close frame that may have been missed makes either `unknown`.
         """
-        if self._close is None:
-            self._ended("unknown" if unparsed or self.lost or end is None else end.side)
-        elif self._closed_by is not None:
+        if self._close is not None and self._closed_by is not None:
             self._settle_alone(self._close, self._closed_by)
-        code = self._code()
+        ending = self._ending
+        if ending is None:
+            by = "unknown" if unparsed or self.lost or end is None else end.side
+            ending = self._ended(by, UNKNOWN if by == "unknown" else NO_CLOSE)
         closed = Closed(
-            origin=self._watch.origin,
-            code=code,
-            close_class=self._watch.vocabulary.close_class(code),
-            initiator=self._ended_by,
+            ending.origin,
+            ending.code,
+            ending.close_class,
+            ending.initiator,
             duration=self._clock() - self._opened,
             wire_code=self._close.code if self._close else None,
             reason=self._close.reason if self._close else "",
@@ -170,59 +174,74 @@ class WebSocket:
         )
         self._sink.emit(closed)
 
-    def _ended(self, by: Initiator) -> None:
-        """`by` has ended the WebSocket, with the Close frame that has just passed, or without one."""
-        self._ended_by = by
+    def _ended(self, by: Initiator, code: str) -> Ending:
+        """`by` has ended the WebSocket, in a way of this label."""
         passing = self._remember_passing().get(by)
-        origin, vocabulary = self._watch.origin, self._watch.vocabulary
-        code = self._code()
-        user_agent = self._peer.user_agent
-        self._sink.emit(Ending(origin, code, vocabulary.close_class(code), by, passing, self._client, user_agent))
+        close_class = self._watch.vocabulary.close_class(code)
+        ending = Ending(self._watch.origin, code, close_class, by, passing, self._client, self._peer.user_agent)
+        self._ending = ending
+        self._sink.emit(ending)
+        return ending
 
     def _remember_passing(self) -> dict[Initiator, Passing]:
         if self._passing is None:
             self._passing = {"client": self.server.end(), "server": self.client.end()}
         return self._passing
 
-    def _code(self) -> str:
-        """The label of how it ended."""
-        if self._close is not None:
-            return self._label(self._close)
-        return UNKNOWN if self._ended_by == "unknown" else NO_CLOSE
-
-    def _label(self, close: CloseFrame) -> str:
-        return INVALID if close.malformed else self._watch.vocabulary.wire_label(close.code)
-
     def _close_frame(self, side: Side, close: CloseFrame) -> None:
-        if self._label(close) == INVALID:
+        label = self._label(close)
+        if label == INVALID:
             self.anomaly(side, "illegal_close_code")
         if self._close is None:
             self._close = close
-            if self.hesitant() or opposite(side) in self.lost:
+            self._remember_passing()
+            if self.hesitant() or opposite(side) in self.lost or side in self.incomplete:
                 self._closed_by, self._closed_at = side, self._clock()
             else:
-                self._ended(side)
+                self._ended(side, label)
             return
+        if side in (self._closed_by, self._ending.initiator if self._ending else None):
+            return  # the same once more
         if self._closed_by is not None:
             first = self._closed_by
             if self._clock() < self._closed_at:
                 close, self._close = self._close, close
                 first, side = side, first
             self._closed_by = None
-            self._ended(first)
+            self._ended(first, self._label(self._close))
         if close.code != self._close.code:
             # Several libraries answer 1000 to anything: worth counting, never the truth about the close.
             self._sink.emit(AnomalySeen(self._watch.origin, side, "echo_mismatch"))
+
+    def lose(self, side: Side, *, contradicted: bool) -> None:
+        """What a side sends is not understood any more.
+
+        If that `contradicted` what was understood, a Close of its own that was not decided upon was none: it was read
+        behind a gap.
+        """
+        self.incomplete |= {side}
+        self.lost |= {side}
+        self.client.doubt()
+        self.server.doubt()
+        if contradicted and self._closed_by == side:
+            self._close = self._closed_by = None
+
+    def found(self, side: Side) -> None:
+        """What a side sends is understood again."""
+        self.lost -= {side}
+
+    def _label(self, close: CloseFrame) -> str:
+        return INVALID if close.malformed else self._watch.vocabulary.wire_label(close.code)
 
     def _settle_alone(self, close: CloseFrame, by: Side) -> None:
         """Only one Close was seen, and the other side's may have been missed, before or after it."""
         self._closed_by = None
         if opposite(by) not in self.lost:
-            self._ended(by)
-            return
-        if close.code in ANSWERS_TO_ANY:
+            self._ended(by, self._label(close))
+        elif close.code not in ANSWERS_TO_ANY:
+            self._ended("unknown", self._label(close))
+        else:
             self._close = None
-        self._ended("unknown")
 
     def _ping(self, side: Side, payload: bytes) -> None:
         if self._pings is None:

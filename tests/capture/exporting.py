@@ -24,7 +24,7 @@ ACTIVE: Final = "websocket_connections_active"
 UP: Final = "websocket_exporter_capture_up"
 DROPS: Final = "websocket_exporter_capture_drops_total"
 LOST: Final = "websocket_exporter_capture_lost_directions_total"
-MALFORMED: Final = "websocket_exporter_capture_malformed_packets_total"
+IGNORED: Final = "websocket_exporter_capture_ignored_packets_total"
 UNPARSED: Final = "websocket_exporter_unparsed_streams_total"
 
 LISTENING: Final = re.compile(r'"event":"(\w+) listening","address":"[^"]*:(\d+)"')

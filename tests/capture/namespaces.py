@@ -5,6 +5,7 @@ import fcntl
 import heapq
 import os
 import select
+import socket
 import struct
 import subprocess
 import threading
@@ -95,7 +96,7 @@ class Wire:
         self._stop, self._stopped = os.pipe()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.last: dict[str, bytes] = {}
-        """The last packet that each side has sent on a connection, without the header of the TUN device."""
+        """The last TCP packet that each side has sent, without the header of the TUN device."""
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Wire"]:
@@ -134,7 +135,8 @@ class Wire:
 
     def _carry(self, side: str, source: int, sink: int) -> None:
         packet = os.read(source, 1 << 17)
-        self.last[side] = packet[4:]
+        if _is_tcp(packet[4:]):
+            self.last[side] = packet[4:]
         weather, random = self._weather, self._random
         # All are drawn for each packet: what befalls one does not depend on another's kind of fate.
         lost, late, twice = random.random(), random.random(), random.random()
@@ -154,6 +156,10 @@ class Wire:
     def _bring(self, sink: int, packet: bytes) -> None:
         with contextlib.suppress(BlockingIOError):  # a full queue loses packets, as on any wire
             os.write(sink, packet)
+
+
+def _is_tcp(packet: bytes) -> bool:
+    return packet[9 if packet[0] >> 4 == 4 else 6] == socket.IPPROTO_TCP
 
 
 def _tun() -> int:

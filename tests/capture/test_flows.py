@@ -7,7 +7,7 @@ import pytest
 
 from exporter.events import Attached, Closed, Event, HandshakeEnded, Origin, StreamUnparsed
 from exporter.sources.capture import flows
-from exporter.sources.capture.flows import ENDED_FOR, MOST_OPENED, UNKNOWN_FOR, Flows, address_text, key_of
+from exporter.sources.capture.flows import ENDED_FOR, MOST_OPENED, UNKNOWN_FOR, Flows, address_text, reversed_key
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.flow import Losses, PacketClock
 from exporter.wire.packet import ACK, FIN, RST, SYN, Segment
@@ -60,15 +60,21 @@ class Pair:
     at: int = 0
 
     def segment(self, data: bytes = b"", flags: int = ACK, *, up: bool, missed: bool = False) -> None:
-        ends = (self.client, self.server, self.port, PORT) if up else (self.server, self.client, PORT, self.port)
+        ports = (self.port, PORT) if up else (PORT, self.port)
         numbers = (self.client_at, self.server_at) if up else (self.server_at, self.client_at)
         size = len(data) + bool(flags & SYN) + bool(flags & FIN)
         if not missed:
-            self.table.flows.segment(Segment(*ends, *numbers, flags, 0, len(data), len(data)), data, self.at)
+            self.table.flows.segment(
+                Segment(self.key(up=up), *ports, *numbers, flags, 0, len(data), len(data)), data, self.at
+            )
         if up:
             self.client_at += size
         else:
             self.server_at += size
+
+    def key(self, *, up: bool) -> bytes:
+        key = self.client + self.server + self.port.to_bytes(2) + PORT.to_bytes(2)
+        return key if up else reversed_key(key)
 
     def up(self, data: bytes = b"", flags: int = ACK) -> None:
         self.segment(data, flags, up=True)
@@ -134,9 +140,14 @@ def test_ipv6() -> None:
     assert (table.codes(), table.addresses) == (["1001"], ["::7"])
 
 
+def test_the_key_of_the_other_direction() -> None:
+    assert reversed_key(CLIENT + SERVER + b"\x01\x02\x03\x04") == SERVER + CLIENT + b"\x03\x04\x01\x02"
+    assert reversed_key(bytes(16) + b"1" * 16 + b"abcd") == b"1" * 16 + bytes(16) + b"cdab"
+
+
 def test_neither_port_is_ours() -> None:
     table = Table()
-    segment = Segment(CLIENT, SERVER, 1, 2, 0, 0, ACK, 0, 0, 0)
+    segment = Segment(CLIENT + SERVER + bytes([0, 1, 0, 2]), 1, 2, 0, 0, ACK, 0, 0, 0)
     table.flows.segment(segment, b"GET ", 0)
     assert table.flows.streams == {}
 
@@ -267,7 +278,7 @@ def test_a_websocket_that_was_there_before() -> None:
 def test_tls_that_was_there_before(first: bytes) -> None:
     table = Table()
     Pair(table).up(first + bytes(40))
-    assert table.flows.tls == 1
+    assert [event.reason for event in table.events if isinstance(event, StreamUnparsed)] == ["tls"]
 
 
 def test_tls_from_its_beginning() -> None:
@@ -304,22 +315,43 @@ def test_an_end_behind_a_gap_comes_when_it_is_given_up() -> None:
 
 
 def keys(*pairs: Pair) -> frozenset[bytes]:
-    return frozenset(key_of(Segment(pair.client, pair.server, pair.port, PORT, 0, 0, ACK, 0, 0, 0)) for pair in pairs)
+    return frozenset(pair.key(up=True) for pair in pairs)
+
+
+def ask(table: Table, known: frozenset[bytes], asked: int) -> int:
+    """The kernel is asked what it knows. Returns how many have vanished."""
+    gone = table.flows.vanished(known, asked)
+    for flow in gone:
+        table.flows.forget(flow)
+    return len(gone)
 
 
 def test_what_the_kernel_knows_no_more_has_vanished() -> None:
+    """When it does not know it for the second time: the end may still be in a ring."""
     table = Table()
     one, two = Pair(table).websocket(), Pair(table, port=40001).websocket()
-    table.flows.reconcile(keys(one, two), SECOND)
-    assert table.codes() == []
-    table.flows.reconcile(keys(two), SECOND)
+    assert ask(table, keys(one, two), SECOND) == 0
+    assert not table.flows.any_missing
+    assert ask(table, keys(two), SECOND) == 0
+    assert table.flows.any_missing
+    assert ask(table, keys(two), SECOND) == 1
     assert (table.codes(), len(table.flows.flows)) == (["unknown"], 1)
+
+
+def test_what_ends_between_two_looks_has_its_own_end() -> None:
+    table = Table()
+    one, two = Pair(table).websocket(), Pair(table, port=40001).websocket()
+    ask(table, keys(two), SECOND)
+    one.close()
+    assert ask(table, keys(two), SECOND) == 0
+    assert table.codes() == ["1001"]
 
 
 def test_what_the_kernel_never_knew_may_be_elsewhere() -> None:
     table = Table()
     pair = Pair(table).websocket()
-    table.flows.reconcile(frozenset(), UNKNOWN_FOR * 2)
+    for _ in range(3):
+        assert ask(table, frozenset(), UNKNOWN_FOR * 2) == 0
     pair.close()
     assert table.codes() == ["1001"]
 
@@ -327,20 +359,41 @@ def test_what_the_kernel_never_knew_may_be_elsewhere() -> None:
 def test_what_is_no_websocket_and_unknown_to_the_kernel_is_forgotten() -> None:
     table = Table()
     Pair(table).up(b"whatever this is")
-    table.flows.reconcile(frozenset(), UNKNOWN_FOR)
-    assert len(table.flows.flows) == 1
-    table.flows.reconcile(frozenset(), UNKNOWN_FOR + 1)
+    assert ask(table, frozenset(), UNKNOWN_FOR) == 0
+    assert ask(table, frozenset(), UNKNOWN_FOR + 1) == 1
     assert (len(table.flows.flows), table.events) == (0, [])
 
 
 def test_what_was_heard_since_the_kernel_was_asked_has_not_vanished() -> None:
     table = Table()
     pair = Pair(table).websocket()
-    table.flows.reconcile(keys(pair), SECOND)
-    pair.at = 2 * SECOND
-    pair.up(UP + UP[:1])
-    pair.up(UP[1:])
+    ask(table, keys(pair), SECOND)
+    ask(table, frozenset(), SECOND)
     pair.at = 3 * SECOND
-    pair.up(flags=ACK)
-    table.flows.reconcile(frozenset(), 2 * SECOND)
+    pair.up(flags=FIN | ACK)
+    assert ask(table, frozenset(), 2 * SECOND) == 0
     assert table.codes() == []
+
+
+def test_all_together_hold_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever goes beyond it waits no longer."""
+    monkeypatch.setattr(flows, "MOST_HELD", 3000)
+    table = Table()
+    pairs = [Pair(table, port=port).websocket() for port in (1, 2, 3)]
+    for pair in pairs:
+        pair.segment(DOWN, up=False, missed=True)
+        pair.down(b"\x82\x7e\x04\x00" + bytes(1024) + DOWN)
+    assert (len(table.flows.waiting), table.losses.directions) == (2, 1)
+    for pair in pairs:
+        pair.down(flags=RST | ACK)
+    assert (table.flows._held, table.flows.waiting) == (0, set())
+
+
+def test_the_clock_was_set() -> None:
+    table = Table()
+    pair = Pair(table).websocket()
+    pair.segment(DOWN, up=False, missed=True)
+    pair.down(DOWN)
+    Pair(table, port=40001).websocket().close()
+    table.flows.step()
+    assert (table.flows.waiting, table.flows._ended) == (set(), {})

@@ -20,7 +20,7 @@ from tests.capture.exporting import (
     CLOSES,
     DROPS,
     HANDSHAKES,
-    MALFORMED,
+    IGNORED,
     MESSAGES,
     Exporter,
     exporting,
@@ -255,10 +255,12 @@ def test_nonsense(kind: str, version: int) -> None:
 def test_malformed_packets_are_counted() -> None:
     """A TCP header that begins in a packet and does not end in it is said to be malformed."""
     with live() as connection:
-        before = connection.exporter.page().value(MALFORMED)
+        before = connection.exporter.page().value(IGNORED, reason="malformed")
         for packet, protocol in bad_data_offsets(connection.last()):
             connection.inject(packet, protocol)
-        connection.exporter.page_when(lambda page: page.value(MALFORMED) > before, "malformed packets are counted")
+        connection.exporter.page_when(
+            lambda page: page.value(IGNORED, reason="malformed") > before, "malformed packets are counted"
+        )
 
 
 # Packets that would make sense, if they were true.

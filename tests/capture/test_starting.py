@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from benchmarks import load
 from benchmarks.workload import Workload
@@ -40,14 +42,20 @@ NO_RIGHTS: Final[dict[str, tuple[str, ...]]] = {
     "nobody": NOBODY,
 }
 
+
+def core_first(table: Mapping[str, object]) -> list[ParameterSet]:
+    """The rows of a table; all but the first are long ones."""
+    return [pytest.param(name, marks=[pytest.mark.matrix] if number else []) for number, name in enumerate(table)]
+
+
 needs_setpriv = pytest.mark.needs(SETPRIV)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _readable() -> None:
-    """Nobody may not be able to read the checkout: then there is nothing to be tried."""
+@pytest.fixture(scope="module")
+def readable() -> None:
+    """The user nobody may not be able to read the checkout: then there is nothing to be tried."""
     command = [SETPRIV, *NOBODY, sys.executable, "-c", "import exporter"]
-    if os.geteuid() == 0 and subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode:
+    if subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode:
         pytest.skip("needs a checkout that everybody may read")
 
 
@@ -63,7 +71,8 @@ def sees_a_close(exporter: Exporter, port: int) -> None:
 
 @needs_root
 @needs_setpriv
-@pytest.mark.parametrize("rights", RIGHTS)
+@pytest.mark.usefixtures("readable")
+@pytest.mark.parametrize("rights", core_first(RIGHTS))
 def test_rights_that_suffice(rights: str) -> None:
     """NET_RAW alone suffices, whoever has it; and once everything is open, no thread has it any more."""
     with echo() as port, exporting(f"--capture=lo:{port}", through=(SETPRIV, *RIGHTS[rights])) as exporter:
@@ -84,7 +93,8 @@ def test_root_keeps_nothing() -> None:
 
 @needs_root
 @needs_setpriv
-@pytest.mark.parametrize("rights", NO_RIGHTS)
+@pytest.mark.usefixtures("readable")
+@pytest.mark.parametrize("rights", core_first(NO_RIGHTS))
 def test_rights_that_do_not(rights: str) -> None:
     """The exporter does not start, and says in one sentence what is missing and what to do."""
     flags = ("--web.listen-address=127.0.0.1:0", "--log.format=json", "--capture=lo:9")
@@ -106,7 +116,8 @@ def started_on_a_used_port() -> int:
 
 @needs_root
 @needs_setpriv
-@pytest.mark.parametrize("rights", NO_RIGHTS)
+@pytest.mark.usefixtures("readable")
+@pytest.mark.parametrize("rights", core_first(NO_RIGHTS))
 def test_an_optional_capture(rights: str) -> None:
     """The exporter runs on without it, says so in its log, and `capture_up` is 0."""
     flags = ("--capture=lo:9,target=chat", "--capture.optional")
@@ -128,6 +139,7 @@ def test_an_interface_that_is_not_there() -> None:
 
 @needs_root
 @needs_setpriv
+@pytest.mark.usefixtures("readable")
 def test_inherited_sockets() -> None:
     """Who opens the sockets and passes them on spares the exporter every capability, from its beginning on."""
     with echo() as port:
@@ -140,6 +152,7 @@ def test_inherited_sockets() -> None:
 
 @needs_root
 @needs_setpriv
+@pytest.mark.usefixtures("readable")
 def test_sockets_of_another_program() -> None:
     """Any program may open them: packet sockets, whose filter the exporter then sets itself."""
     with echo() as port:

@@ -23,13 +23,15 @@ def test_flaky():
 FAILING: Final = "import pytest\n\n@pytest.mark.matrix\ndef test_broken(): assert False\n"
 
 
-def run_matrix(folder: Path, **rows: str) -> subprocess.CompletedProcess[str]:
+def run_matrix(folder: Path, *, plugins: bool = False, **rows: str) -> subprocess.CompletedProcess[str]:
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = matrix\naddopts = -m 'not matrix'\n")
     (folder / "test_core.py").write_text("def test_core(): pass\n")
     for name, code in rows.items():
-        (folder / f"test_{name}.py").write_text(code)
-    # Nothing here needs the plugins that are installed, and each takes its time to load.
-    env = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        path = folder / f"{name}.py" if "/" in name else folder / f"test_{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+    # Nothing else here needs the plugins that are installed, and each takes its time to load.
+    env = os.environ | ({} if plugins else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
     return subprocess.run(
         [sys.executable, RUNNER], cwd=folder, env=env, capture_output=True, text=True, timeout=50, check=False
     )
@@ -73,3 +75,28 @@ def test_a_file_that_cannot_be_collected_fails_at_once(tmp_path: Path) -> None:
     done = run_matrix(tmp_path, wrong="def (")
     assert done.returncode == 2
     assert "once more" not in done.stdout
+
+
+def test_rows_side_by_side_and_those_alone(tmp_path: Path) -> None:
+    """Both kinds run, each once; a failure among either fails the run, and a second try may save it."""
+    together = {"tests/test_alerts": PASSING, "tests/peers/test_pairs": FLAKY, "alone": PASSING}
+    done = run_matrix(tmp_path, plugins=True, **together)
+    assert done.returncode == 0, done.stdout
+    assert "2 workers" in done.stdout
+    assert "1 failed, 1 passed" in done.stdout
+    assert "1 passed, 1 deselected" in done.stdout
+    assert done.stdout.splitlines()[-2:] == [
+        "flaky: tests/peers/test_pairs.py::test_flaky",
+        "matrix: 0 failed twice, 1 flaky",
+    ]
+
+
+def test_the_rows_side_by_side_are_there() -> None:
+    """A file that was renamed would run alone without a word."""
+    sys.path.insert(0, str(RUNNER.parent))
+    try:
+        from matrix import SIDE_BY_SIDE
+    finally:
+        sys.path.remove(str(RUNNER.parent))
+    root = RUNNER.parent.parent
+    assert [path for path in SIDE_BY_SIDE if not (root / path).is_file()] == []

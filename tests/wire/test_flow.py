@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.events import AnomalySeen, Attached, Closed, Ending, Event, HandshakeEnded, Origin, Side, StreamUnparsed
 from exporter.wire.connection import ConnectionObserver
-from exporter.wire.flow import Flow, Losses, PacketClock
+from exporter.wire.flow import MOST_OUTSIDE, Flow, Losses, PacketClock
 from exporter.wire.tcp import MASK, NEVER
 from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import Watch
@@ -57,7 +57,7 @@ class Captured:
         self.clock = PacketClock()
         self.losses = Losses(by_design=by_design)
         observer = ConnectionObserver(self._choose, origin=LISTENER, sink=self, clock=self.clock, address="192.0.2.7")
-        self.flow = Flow(observer, self.clock, self.losses, FIRST["client"], FIRST["server"], fresh=fresh)
+        self.flow = Flow(b"key", observer, self.clock, self.losses, FIRST["client"], FIRST["server"], fresh=fresh)
         self.passed: dict[Side, int] = {"client": 0, "server": 0}
         self.now = 0
 
@@ -77,7 +77,8 @@ class Captured:
                 stream.expected = sequence + len(sent.data) & MASK
                 stream.feed(sent.data)
             else:
-                self.flow.segment(stream, sequence, sent.data, sent.at, fin=sent.fin)
+                end = sequence + len(sent.data) & MASK if sent.fin else None
+                self.flow.segment(stream, sequence, sent.data, sent.at, end=end)
 
     def say(self, *turns: Turn, skip: bool = False) -> None:
         """Each turn is a segment behind the last of its side; one that is skipped was missed."""
@@ -387,6 +388,115 @@ def test_a_hesitant_close_alone_is_decided_at_the_end() -> None:
     assert captured.closed() == ("1000", "server")
 
 
+def test_a_close_behind_a_gap_that_what_follows_contradicts_is_none() -> None:
+    captured = opened()
+    captured.miss(("server", DOWN))
+    captured.say(("server", close(1009)))  # as it seems
+    captured.flow.give_up(SECOND)
+    assert [event for event in captured.events if isinstance(event, Ending)] == []
+    captured.say(("server", DOWN), *ENDINGS["client"])
+    captured.end("server", "client")
+    assert captured.closed() == ("1000", "client")
+
+
+def test_the_same_close_seen_twice_is_no_answer() -> None:
+    captured = opened(by_design=True)
+    captured.miss(("server", DOWN))
+    captured.say(("server", close(1001)))
+    captured.flow.give_up(SECOND)
+    captured.losses.by_design = True
+    captured.passed["server"] -= len(close(1001)) + (1 << 31)
+    captured.say(("server", close(1001)))
+    captured.passed["server"] += 1 << 31
+    captured.say(("client", close(1001, key=KEY)))
+    captured.end("server", "client")
+    captured.flow.give_up(SECOND)
+    assert captured.closed() == ("1001", "server")
+    assert [event for event in captured.events if isinstance(event, AnomalySeen)] == []
+
+
+@pytest.mark.parametrize("size", [70 << 20, 3 << 30, 1 << 33])
+def test_closes_alone_however_much_went_by(size: int) -> None:
+    captured = opened(by_design=True)
+    captured.passed["client"] += size
+    captured.say(*ENDINGS["client"])
+    captured.flow.give_up(SECOND)
+    captured.end("client", "server")
+    assert captured.closed() == ("1000", "client")
+
+
+def test_a_great_deal_was_missed_and_told_too_late() -> None:
+    """What acknowledges what the other side is at is believed, however far ahead it is."""
+    captured = opened()
+    captured.passed["server"] += 70 << 20
+    captured.now += 1
+    stream, passed = captured.flow.server, captured.passed
+    sequence = FIRST["server"] + passed["server"] & MASK
+    acknowledged = FIRST["client"] + passed["client"] & MASK
+    captured.flow.segment(stream, sequence, close(1001), captured.now, acknowledgment=acknowledged)
+    passed["server"] += len(close(1001))
+    captured.say(("client", close(1001, key=KEY)))
+    captured.end("server", "client")
+    assert captured.closed() == ("1001", "server")
+    assert captured.losses.missed_bytes == 70 << 20
+
+
+def test_segments_far_ahead_are_believed_in_the_end() -> None:
+    captured = opened()
+    captured.passed["server"] += 1 << 31
+    captured.say(*[("server", DOWN)] * MOST_OUTSIDE)
+    assert (captured.losses.out_of_window, captured.losses.directions) == (MOST_OUTSIDE, 0)
+    captured.say(*[("server", DOWN)] * 3)
+    assert (captured.losses.directions, captured.losses.resyncs) == (1, 1)
+
+
+def test_a_message_whose_refusal_may_have_been_missed_was_not_accepted() -> None:
+    captured = opened()
+    captured.say(("client", frame(BINARY, bytes(20_000), key=KEY)))
+    captured.miss(("server", close(1009)))
+    captured.end("server")
+    captured.flow.give_up(SECOND)
+    sizes = captured.watch.client_to_server
+    for tick in range(1, 40):
+        sizes.advance(tick)
+    assert sizes.accepted == 0
+
+
+def test_what_a_hesitant_close_refused_is_known_when_it_passes() -> None:
+    captured = opened()
+    captured.losses.recent = True
+    captured.say(("client", frame(BINARY, bytes(20_000), key=KEY)), ("server", close(1009)))
+    sizes = captured.watch.client_to_server
+    for tick in range(1, 40):
+        sizes.advance(tick)
+    captured.end("server", "client")
+    (ending,) = (event for event in captured.events if isinstance(event, Ending))
+    assert ending.passing is not None
+    assert (ending.code, ending.passing.recent, sizes.accepted) == ("1009", 20_000, 0)
+
+
+@pytest.mark.parametrize(("code", "known"), [(1001, "1001"), (1002, "unknown"), (1007, "unknown")])
+def test_attached_by_what_may_be_an_answer(code: int, known: str) -> None:
+    captured = Captured(fresh=False)
+    captured.say(("client", close(code, key=KEY)))
+    captured.end("server", "client")
+    assert captured.closed() == (known, "unknown")
+
+
+def test_a_fin_behind_data_that_was_cut_is_not_the_end_of_all() -> None:
+    captured = opened()
+    captured.now += 1
+    server = captured.flow.server
+    begin = FIRST["server"] + captured.passed["server"] & MASK
+    captured.flow.segment(server, begin, DOWN, captured.now, end=begin + len(DOWN) + 20 & MASK)
+    captured.passed["server"] += len(DOWN) + 20
+    captured.end("client")
+    assert not captured.flow.over
+    captured.flow.give_up(SECOND)
+    captured.flow.finish()
+    assert captured.closed() == ("unknown", "unknown")
+
+
 def test_nonsense_behind_a_gap_is_a_loss_and_no_anomaly() -> None:
     captured = opened()
     captured.miss(("server", DOWN))
@@ -447,7 +557,7 @@ def test_attached() -> None:
     captured.end("server", "client")
     assert captured.closed() == ("1001", "server")
     (closed,) = (event for event in captured.events if isinstance(event, Closed))
-    assert (closed.attached, closed.client_to_server.messages, closed.peer.path) == (True, 1, "")
+    assert (closed.attached, closed.client_to_server.messages, closed.peer.path) == (True, 2, "")
     assert (captured.losses.directions, captured.losses.resyncs) == (0, 0)
 
 
@@ -600,9 +710,10 @@ def test_what_vanished_is_unknown() -> None:
 def test_a_fault_of_ours_is_unknown() -> None:
     captured = opened()
     captured.flow.fail()
-    captured.say(("server", DOWN))
+    captured.say(("server", DOWN), ("server", b"\xff nonsense"))
     captured.end("server", "client")
     assert captured.closed() == ("unknown", "unknown")
+    assert [event.reason for event in captured.events if isinstance(event, StreamUnparsed)] == ["internal_error"]
 
 
 def test_plain_http_goes_on() -> None:

@@ -12,6 +12,7 @@ from exporter.wire.packet import ACK, FIN, IPV4, IPV6, RST, SYN, TCP, VLANS, Mal
 
 A4, B4 = bytes([192, 0, 2, 1]), bytes([198, 51, 100, 2])
 A6, B6 = bytes(range(16)), bytes(range(16, 32))
+PORTS: Final = struct.pack(">HH", 40000, 8080)
 UDP: Final = 17
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION, NONE = 0, 43, 44, 51, 60, 59
 
@@ -57,7 +58,7 @@ def parsed(packet: bytes, protocol: int) -> tuple[Segment, bytes]:
 @pytest.mark.parametrize("data", [b"", b"\x88\x02\x03\xe9"])
 def test_ipv4(flags: int, options: bytes, data: bytes) -> None:
     segment, found = parsed(ipv4(tcp(data, flags, options=options), options=options), IPV4)
-    assert segment[:7] == (A4, B4, 40000, 8080, 1000, 2000, flags)
+    assert segment[:6] == (A4 + B4 + PORTS, 40000, 8080, 1000, 2000, flags)
     assert (found, segment.size) == (data, len(data))
 
 
@@ -104,11 +105,12 @@ def test_a_vlan_whose_tag_is_gone(packet: bytes) -> None:
         [(HOP_BY_HOP, bytes(7))],
         [(HOP_BY_HOP, b"\x01" + bytes(14)), (ROUTING, bytes(7)), (DESTINATION, bytes(7))],
         [(AUTHENTICATION, b"\x04" + bytes(22))],
+        [(FRAGMENT, b"\0\0\x06" + bytes(4))],
     ],
 )
 def test_ipv6(chain: Sequence[tuple[int, bytes]]) -> None:
     segment, found = parsed(ipv6(tcp(b"hi", FIN | ACK), chain), IPV6)
-    assert segment[:7] == (A6, B6, 40000, 8080, 1000, 2000, FIN | ACK)
+    assert segment[:6] == (A6 + B6 + PORTS, 40000, 8080, 1000, 2000, FIN | ACK)
     assert found == b"hi"
 
 
@@ -144,7 +146,9 @@ def test_no_tcp(packet: bytes, protocol: int) -> None:
         (ipv6(tcp())[:41], IPV6),
         (b"\x40" + ipv6(tcp())[1:], IPV6),
         (ipv6(tcp(), size=10), IPV6),
-        (ipv6(tcp(), [(FRAGMENT, bytes(7))]), IPV6),
+        (ipv6(tcp(), [(FRAGMENT, b"\0\0\x01" + bytes(4))]), IPV6),
+        (ipv6(tcp(), [(FRAGMENT, b"\0\0\x08" + bytes(4))]), IPV6),
+        (ipv6(b"", [(FRAGMENT, b"")]), IPV6),
         (ipv6(tcp(), [(HOP_BY_HOP, b"\xff" + bytes(6))]), IPV6),
         (ipv6(tcp(), [(DESTINATION, bytes(7))] * 9), IPV6),
         (ipv6(tcp(), [(DESTINATION, bytes(7))])[:40], IPV6),

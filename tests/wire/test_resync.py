@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from exporter.events import Side
-from exporter.wire.resync import MOST_CANDIDATES, Search, header_at, is_close
+from exporter.wire.resync import MOST_CANDIDATES, Found, Search, header_at, is_close
 from tests.wire.support import BINARY, CONTINUATION, KEY, PING, PONG, TEXT, close, frame
 
 RSV1 = 0b100
@@ -71,58 +71,79 @@ def test_a_close_that_fills_its_segment(side: Side, data: object, sensible: bool
     assert callable(data)
     segment = data(key_of(side))
     assert is_close(segment, side) is sensible
-    assert (Search(side).segment(segment) == 0) is sensible
+    assert (Search(side).segment(segment) == Found(0, segment)) is sensible
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
-def test_two_frames_that_end_with_the_segment(side: Side) -> None:
+def test_two_frames_that_fill_their_segments(side: Side) -> None:
     search = Search(side)
     assert search.segment(frame(TEXT, b"one", key=key_of(side))) is None
     data = frame(TEXT, b"two", key=key_of(side))
-    assert search.segment(data) == len(data)
+    assert search.segment(data) == Found(0, data)
 
 
-def test_two_frames_in_one_segment_are_counted_from_the_first() -> None:
-    assert Search("server").segment(frame(TEXT, b"one") + frame(PONG)) == 0
+def test_what_else_is_in_the_segment_that_convinces_is_looked_at_too() -> None:
+    """Above all a Close."""
+    search = Search("server")
+    search.segment(frame(TEXT, b"one"))
+    data = frame(TEXT, b"two") + close(1001)
+    assert search.segment(data) == Found(0, data)
+    search = Search("server")
+    data = frame(TEXT, b"x" * 100)
+    assert search.segment(data[:60]) is None
+    rest = frame(PONG) + frame(TEXT, b"two") + close(1001)
+    assert search.segment(data[60:] + rest) == Found(0, rest)
+
+
+@pytest.mark.parametrize(("frames", "enough"), [(2, False), (3, True)])
+def test_frames_in_one_segment(frames: int, *, enough: bool) -> None:
+    data = frame(TEXT, b"one") + frame(PONG) * (frames - 1)
+    assert Search("server").segment(data) == (Found(0, data) if enough else None)
 
 
 def test_four_frames_wherever_the_last_ends() -> None:
-    search = Search("server")
     data = b"".join(frame(TEXT, b"x" * 20) for _ in range(4))
-    assert search.segment(data[:-5]) == 0
+    assert Search("server").segment(data[:-5]) == Found(0, data[:-5])
     search = Search("server")
     assert search.segment(data[:30]) is None
     assert search.segment(data[30:60]) is None
-    assert search.segment(data[60:-5]) == len(data) - 60
+    assert search.segment(data[60:-5]) == Found(0, data[66:-5])
 
 
 def test_a_frame_over_many_segments() -> None:
     search = Search("server")
-    data = frame(BINARY, bytes(range(1, 251)) * 100) + frame(TEXT, b"two")
-    found = [search.segment(data[at : at + 6000]) for at in range(0, len(data), 6000)]
-    assert found == [None, None, None, None, len(data) - 24_000]
+    data = frame(BINARY, bytes(range(1, 251)) * 100)
+    assert [search.segment(data[at : at + 6000]) for at in range(0, len(data), 6000)] == [None] * 4 + [Found(0, b"")]
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_a_large_frame_is_believed_by_its_header(side: Side) -> None:
-    data = frame(BINARY, bytes(range(1, 251)) * 1000, key=key_of(side))
-    assert Search(side).segment(data[:60_000]) == 0
-    assert Search(side).segment(b"A" * 100 + data[:60_000]) == 100
-    assert Search("server" if side == "client" else "client").segment(data[:60_000]) is None
+    data = frame(BINARY, bytes(range(1, 251)) * 1000, key=key_of(side))[:60_000]
+    assert Search(side).segment(data) == Found(0, data)
+    assert Search(side).segment(b"A" * 100 + data) == Found(0, data)
+    assert Search("server" if side == "client" else "client").segment(data) is None
 
 
-@pytest.mark.parametrize(("size", "found"), [(126, 0), (4000, 0), (125, None)])
-def test_a_frame_that_fills_its_segment(size: int, found: int | None) -> None:
+@pytest.mark.parametrize(("size", "enough"), [(126, True), (4000, True), (125, False)])
+def test_a_frame_that_fills_its_segment(size: int, *, enough: bool) -> None:
     """A length of 16 bits that fits is no chance; one of 7 bits may be."""
-    assert Search("server").segment(frame(BINARY, b"A" * size)) == found
+    data = frame(BINARY, b"A" * size)
+    assert Search("server").segment(data) == (Found(0, data) if enough else None)
 
 
 def test_a_header_over_two_segments() -> None:
     search = Search("server")
-    first, second = frame(TEXT, b"x" * 30), frame(TEXT, b"y" * 300)
-    data = first + second
+    data = frame(TEXT, b"x" * 30) + frame(TEXT, b"y" * 300) + frame(PONG)
     assert search.segment(data[:33]) is None
-    assert search.segment(data[33:]) == len(data) - 33
+    assert search.segment(data[33:]) == Found(0, data[32:])
+
+
+def test_the_frame_that_convinces_reaches_far() -> None:
+    search = Search("server")
+    search.segment(frame(TEXT, b"x" * 200)[:150])
+    assert search.segment(b"x" * 54 + frame(TEXT, b"y" * 300, fin=False)[:40]) == Found(
+        0, frame(TEXT, b"y" * 300, fin=False)[:40]
+    )
 
 
 def test_continuations_alone_prove_nothing() -> None:
@@ -133,7 +154,7 @@ def test_continuations_alone_prove_nothing() -> None:
 
 def test_fragments_in_their_order() -> None:
     data = frame(CONTINUATION, b"c") + frame(TEXT, b"a", fin=False) + frame(PING) + frame(CONTINUATION, b"b")
-    assert Search("server").segment(data) == 0
+    assert Search("server").segment(data) == Found(0, data)
     assert Search("server").segment(frame(TEXT, b"a", fin=False) + frame(TEXT, b"b")) is None
     assert Search("server").segment(frame(TEXT, b"a") + frame(CONTINUATION, b"b")) is None
 
@@ -146,7 +167,8 @@ def test_large_frames_that_begin_within_segments() -> None:
     while found is None:
         found = search.segment(stream[at : at + 60_000])
         at += 60_000
-    assert (at - 60_000 + found - 1000) % len(large) == 0
+    assert found.skip == 0
+    assert (at - len(found.data) - 1000) % len(large) == 0
 
 
 def test_a_gap_voids_what_was_believed() -> None:
@@ -160,7 +182,7 @@ def test_a_gap_voids_what_was_believed() -> None:
 def test_noise_is_no_frame(side: Side) -> None:
     random = Random(7)
     search = Search(side)
-    found = [search.segment(random.randbytes(random.randrange(1, 1500))) for _ in range(20_000)]
+    found = [search.segment(random.randbytes(random.randrange(8, 1500))) for _ in range(20_000)]
     assert [at for at in found if at is not None] == []
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.wire.frames import Chunk
-from exporter.wire.tcp import MASK, MOST_HELD, MOST_HELD_BYTES, NEVER, Stream, ahead_of
+from exporter.wire.tcp import MASK, MOST_BRIDGED, MOST_HELD, MOST_HELD_BYTES, NEVER, Stream, ahead_of
 
 
 @dataclass
@@ -136,7 +136,7 @@ def test_the_same_segment_again_and_again_takes_no_room() -> None:
 
 def test_fin_behind_a_gap() -> None:
     stream, taker = stream_from(0)
-    stream.segment(10, b"last", 3, fin=True)
+    stream.segment(10, b"last", 3, 14)
     assert (stream.finished, stream.waiting_since) == (False, 3)
     stream.segment(0, bytes(10), 4)
     assert (stream.finished, stream.waiting_since, len(taker.taken)) == (True, None, 14)
@@ -144,7 +144,7 @@ def test_fin_behind_a_gap() -> None:
 
 def test_a_bare_fin_whose_data_was_missed() -> None:
     stream, taker = stream_from(0)
-    stream.segment(10, b"", 3, fin=True)
+    stream.segment(10, b"", 3, 10)
     assert (stream.finished, stream.waiting_since) == (False, 3)
     stream.give_up()
     assert (stream.finished, stream.waiting_since, taker.gaps) == (True, None, [(0, 10)])
@@ -152,7 +152,7 @@ def test_a_bare_fin_whose_data_was_missed() -> None:
 
 def test_a_late_fin_of_nothing_new_is_none() -> None:
     stream, _ = stream_from(100)
-    stream.segment(20, b"old", 0, fin=True)
+    stream.segment(20, b"old", 0, 23)
     assert (stream.end, stream.finished) == (NEVER, False)
 
 
@@ -165,7 +165,7 @@ def test_straight_to_the_feed_only_while_nothing_is_in_the_way() -> None:
     assert (stream.expected, stream.next) == (NEVER, 1)
     stream.segment(1, b"cccc", 0)
     assert stream.expected == stream.next == 6
-    stream.segment(6, b"", 0, fin=True)
+    stream.segment(6, b"", 0, 6)
     assert (stream.expected, stream.next, stream.finished) == (NEVER, 6, True)
 
 
@@ -189,6 +189,28 @@ def test_what_was_acknowledged_within_known_payload() -> None:
 
 def test_an_acknowledged_fin_is_no_byte() -> None:
     stream, taker = stream_from(0)
-    stream.segment(0, b"all", 0, fin=True)
+    stream.segment(0, b"all", 0, 3)
     stream.sent(4)
     assert (taker.gaps, stream.finished) == ([], True)
+
+
+def test_a_fin_behind_what_was_cut() -> None:
+    """The capture kept less than was sent: the end is not there yet."""
+    stream, taker = stream_from(0)
+    stream.segment(0, b"cut", 3, 50)
+    assert (stream.finished, stream.waiting_since) == (False, 3)
+    stream.give_up()
+    assert (stream.finished, taker.gaps) == (True, [(3, 47)])
+
+
+def test_a_jump_forgets_what_was_held() -> None:
+    stream, taker = stream_from(1000)
+    stream.segment(1010, b"held", 0)
+    stream.jump(500)
+    assert (stream.next, stream.waiting_since, stream.held_bytes, taker.gaps) == (500, None, 0, [(0, MASK + 1 - 500)])
+
+
+def test_a_gap_too_long_to_pass_over() -> None:
+    stream, taker = stream_from(0, known=1 << 40)
+    stream.segment(MOST_BRIDGED + 1, b"x", 7)
+    assert (taker.taken, stream.waiting_since) == (b"", 7)

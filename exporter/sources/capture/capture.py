@@ -8,6 +8,7 @@ packet came by, only that they are looked at in the order of time.
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -30,14 +31,25 @@ from exporter.wire.tcp import MASK, Stream
 from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import OutOfStep, Watch
 
-AT_ONCE: Final = 256
-"""Packets looked at before others get their turn: less than a millisecond."""
+TURN: Final = 0.001
+"""Seconds of looking at packets before others get their turn."""
 
-MOST_KEPT: Final = 20_000
-"""Packets of the lifecycle ring that wait for the size ring; of more, the oldest do not wait any longer."""
+CATCH_UP: Final = 0.2
+"""Seconds at most in which what has passed is looked at before the last scrape."""
+
+AT_ONCE: Final = 64
+"""Packets looked at before looking at the time: a segment of a message costs 1 µs, an opening handshake 100."""
+
+BLOCKS_AT_ONCE: Final = 2
+"""Blocks of the lifecycle ring that are emptied in a turn."""
+
+MOST_KEPT: Final = 16 << 20
+"""Bytes of the lifecycle ring's packets that wait for the size ring: thousands of connections that begin at once. Of
+more, the oldest do not wait any longer."""
 
 SWEEP: Final = 0.1
-"""Seconds between looks at what waits."""
+CALM: Final = 1.0
+"""Seconds between looks at what waits, and where nothing does."""
 
 LATE: Final = 90_000_000
 """Nanoseconds for which a packet of the lifecycle ring waits for the size ring, which may be 60 ms behind."""
@@ -69,6 +81,7 @@ _FLAGS: Final = 0x17
 _ACK_ALONE: Final = 0x10  # of ACK, RST, SYN and FIN
 _FRAGMENT: Final = 0x3FFF
 _TCP: Final = 6
+_KEPT_SIZE: Final = 200  # bytes that keeping a packet costs besides its own
 _NEVER: Final = 1 << 63
 _SECOND: Final = 1_000_000_000
 
@@ -94,9 +107,10 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A packet of the lifecycle ring: when it was seen, its ethertype, and its bytes."""
+    """A packet of the lifecycle ring: when it was seen and when it was read, its ethertype, and its bytes."""
 
     at: int
+    read_at: int
     protocol: int
     data: bytes
 
@@ -105,7 +119,8 @@ class Capture:
     """Follows the connections of one port through the rings of one interface.
 
     `choose` finds what to watch for an opening handshake; streams that are not understood count for `origin`.
-    `ring_limit` is to how many bytes the size ring may grow. `losses` says what was missed, `drops` (packets) by ring.
+    `ring_limit` is to how many bytes the size ring may grow. `losses` says what was missed, `drops` (packets) by ring;
+    `up` is whether its interface is there.
     """
 
     def __init__(
@@ -130,13 +145,18 @@ class Capture:
         self.drops = {"lifecycle": 0, "size": 0}
         self._flows = Flows(config.port, self._observe, self._clock, self.losses)
         self._kept: deque[_Kept] = deque()
+        self._kept_bytes = 0
         self._block: tuple[int, int] | None = None  # of the size ring: where the next packet is, and how many are left
         self._walking = False
-        self._dropped_at = -_NEVER
+        self._dropped_at = -_NEVER  # on the monotonic clock, nanoseconds
+        self.up = True
+        self._index = socket.if_nametoindex(config.interface)
+        self._clock_offset = time.time_ns() - time.monotonic_ns()
         self._dropping_since: float | None = None
         self._grown_at = float("-inf")
         self._shed_until: float | None = None
         self._missed = asyncio.Event()
+        self._stirred = asyncio.Event()
         self._complained_of_tls = False
         self._last_complaint = float("-inf")
 
@@ -183,12 +203,15 @@ class Capture:
             self._size.close()
 
     def catch_up(self) -> None:
-        """Take all that the kernel has seen so far."""
-        while self._lifecycle.block() is not None:
+        """Take what the kernel has seen so far, or as much of it as can be looked at in a moment."""
+        end = time.perf_counter() + CATCH_UP
+        self._note_drops()
+        while self._lifecycle.block() is not None and time.perf_counter() < end:
             self._take_lifecycle()
-        while self._size is not None and not self.lifecycle_only and self._walk(self._size):
+        size = None if self.lifecycle_only else self._size
+        while size is not None and self._walk(size) and time.perf_counter() < end:
             pass
-        self._settle(_NEVER)
+        self._settle(_NEVER, CATCH_UP)
 
     def _observe(self, address: str) -> ConnectionObserver:
         return ConnectionObserver(
@@ -198,32 +221,41 @@ class Capture:
     # The rings.
 
     def _take_lifecycle(self) -> None:
-        """Keep a block of the lifecycle ring until the size ring has come as far."""
+        """Keep what the lifecycle ring has until the size ring has come as far; a part at a time."""
         ring = self._lifecycle
-        block = ring.block()
-        if len(self._kept) >= MOST_KEPT:
-            self._settle(_NEVER, AT_ONCE)  # their order has to give way
-            return
-        if block is None:
-            return
-        offset, packets = block
-        memory = ring.memory
-        for _ in range(packets):
-            following, sec, nsec, captured, _, _, _, net = PACKET_HEADER.unpack_from(memory, offset)
-            protocol = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
-            begin = offset + net
-            self._kept.append(_Kept(sec * _SECOND + nsec, protocol, memory[begin : begin + captured]))
-            offset += following
-        ring.release()
-        if self.lifecycle_only:
-            self._settle(_NEVER)
+        read_at = time.monotonic_ns()
+        for _ in range(BLOCKS_AT_ONCE):
+            block = ring.block()
+            if block is None or self._kept_bytes >= MOST_KEPT:
+                break
+            offset, packets = block
+            memory = ring.memory
+            for _ in range(packets):
+                following, sec, nsec, captured, _, _, _, net = PACKET_HEADER.unpack_from(memory, offset)
+                protocol = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
+                begin = offset + net
+                data = memory[begin : begin + captured]
+                self._kept.append(_Kept(sec * _SECOND + nsec, read_at, protocol, data))
+                self._kept_bytes += captured + _KEPT_SIZE
+                offset += following
+            ring.release()
+            self._stirred.set()
+        if self.lifecycle_only or self._kept_bytes >= MOST_KEPT:
+            self._settle(_NEVER, TURN)
 
     def _take_sizes(self) -> None:
         """Look at what the size ring has, a part at a time."""
-        if self._walking or self._size is None:
+        if self._walking or self._size is None or self.lifecycle_only:
             return
-        self._walking = self._walk(self._size)
-        if self._walking:
+        self._note_drops()  # those of all that is older than the next block
+        end = time.perf_counter() + TURN
+        while more := self._walk(self._size):
+            if time.perf_counter() > end:
+                break
+        self._walking = more
+        if self._flows.waiting:
+            self._stirred.set()
+        if more:
             asyncio.get_running_loop().call_soon(self._walk_on)
 
     def _walk_on(self) -> None:
@@ -235,7 +267,6 @@ class Capture:
 
         This is the hot path: a segment that comes as expected goes from the ring straight to its frame meter.
         """
-        self._note_drops()  # those of all that is older than the next block
         block = self._block or ring.block()
         if block is None:
             return False
@@ -253,6 +284,7 @@ class Capture:
                 if at >= due:
                     self._settle(at)
                     due = kept[0].at if kept else _NEVER
+                clock.at = at
                 ip = offset + net
                 stream = streams.get(memory[ip + 12 : ip + 24])
                 if stream is not None and memory[ip] == _IPV4_NO_OPTIONS:
@@ -266,7 +298,6 @@ class Capture:
                         and begin < end
                         and total <= captured
                     ):
-                        clock.at = at
                         stream.expected = sequence + end - begin & MASK
                         try:
                             with view[begin:end] as data:
@@ -285,27 +316,38 @@ class Capture:
             return True
         self._block = None
         ring.release()
+        if kept:
+            self._settle(clock.at)
         return True
 
-    async def _settle_in_turns(self, now: int) -> None:
-        """Take what the lifecycle ring has seen, if the size ring has come as far."""
-        while self._size is None or self.lifecycle_only or (self._block is None and self._size.block() is None):
+    async def _settle_in_turns(self) -> None:
+        """Take what the lifecycle ring has seen, once the size ring must have come as far."""
+        read_before = time.monotonic_ns() - LATE
+        if self.lifecycle_only:
+            read_before = _NEVER
+        while self._kept and self._kept[0].read_at < read_before:
+            if not self.lifecycle_only and self._size is not None and (self._block or self._size.block()) is not None:
+                break  # the walk takes it along
             self._note_drops()
-            if not self._settle(_NEVER if self.lifecycle_only else now - LATE, AT_ONCE):
-                break
+            self._settle(0, TURN, read_before)
             await asyncio.sleep(0)
 
-    def _settle(self, until: int, most: int = MOST_KEPT) -> bool:
-        """Take what the lifecycle ring has seen up to that time (nanoseconds). Returns whether there is more of it."""
+    def _settle(self, until: int, turn: float = float("inf"), read_before: int = 0) -> None:
+        """Take what the lifecycle ring has seen up to that time, for at most a `turn` (seconds).
+
+        And what was read before that time on the monotonic clock (both nanoseconds).
+        """
+        end = time.perf_counter() + turn
         self._clock.offset = time.time_ns() - time.monotonic_ns()
         complete = self._complete
         kept = self._kept
-        while kept and kept[0].at <= until and most:
-            most -= 1
+        while kept and (kept[0].at <= until or kept[0].read_at < read_before):
             packet = kept.popleft()
+            self._kept_bytes -= len(packet.data) + _KEPT_SIZE
             if not complete:
                 self._packet(packet.data, 0, len(packet.data), packet.protocol, packet.at)
-        return not most
+            if time.perf_counter() > end:
+                return
 
     def _packet(self, memory: Memory, begin: int, captured: int, protocol: int, at: int) -> None:
         """Take any packet."""
@@ -335,16 +377,29 @@ class Capture:
 
     async def _sweep(self) -> None:
         while True:
+            if not (self._kept or self._flows.waiting):
+                await _set_within(self._stirred, CALM)
+            self._stirred.clear()
             await asyncio.sleep(SWEEP)
-            now = time.time_ns()
-            await self._settle_in_turns(now)
-            self._note_drops()
-            self.losses.recent = now - self._dropped_at < DROPS_MATTER
-            if self._flows.waiting:
-                self._flows.give_up(now if self.losses.by_design else now - self._gap())
-            self._flows.forget_ended(now)
-            self._shed_or_not()
-            self._see_tls()
+            try:
+                await self._settle_in_turns()
+                self._look_after()
+            except Exception as fault:
+                self._complain("a capture could not be looked after", exc_info=fault)
+
+    def _look_after(self) -> None:
+        """What waits is given up in time; what was dropped and missed is noted."""
+        now, monotonic = time.time_ns(), time.monotonic_ns()
+        if abs(now - monotonic - self._clock_offset) > _SECOND:
+            self._clock_offset = now - monotonic
+            self._flows.step()
+        self._note_drops()
+        self.losses.recent = monotonic - self._dropped_at < DROPS_MATTER
+        if self._flows.waiting:
+            self._flows.give_up(now if self.losses.by_design else now - self._gap())
+        self._flows.forget_ended(now)
+        self._shed_or_not()
+        self._see_tls()
 
     def _gap(self) -> int:
         return DROPPED_GAP if self.losses.recent else NETWORK_GAP
@@ -359,7 +414,7 @@ class Capture:
             if of_size and not self.lifecycle_only:
                 self._grow(self._size)
         if dropped:
-            self._dropped_at = time.time_ns()
+            self._dropped_at = time.monotonic_ns()
             self.losses.recent = True
             self._missed.set()
 
@@ -393,7 +448,7 @@ class Capture:
                 loop.add_reader(self._size.fileno(), self._take_sizes)
                 _log.info("sizes are captured again", capture=str(self._config))
             return
-        if time.time_ns() - self._dropped_at > _SECOND:
+        if time.monotonic_ns() - self._dropped_at > _SECOND:
             self._dropping_since = None
             return
         if self._dropping_since is None:
@@ -411,7 +466,7 @@ class Capture:
 
     def _see_tls(self) -> None:
         """Say once that there is nothing to see."""
-        if self._complained_of_tls or self._heard.understood or not self._heard.tls + self._flows.tls:
+        if self._complained_of_tls or self._heard.understood or not self._heard.tls:
             return
         self._complained_of_tls = True
         _log.warning(
@@ -424,15 +479,43 @@ class Capture:
     async def _reconcile(self) -> None:
         """Compare with the kernel's connections: what ended unseen must not stay."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RECONCILE):
-                    await self._missed.wait()
+            if not self._flows.any_missing:
+                await _set_within(self._missed, RECONCILE)
             self._missed.clear()
             await asyncio.sleep(RECONCILE_AFTER_DROPS)
-            asked = time.time_ns()
-            known = await asyncio.to_thread(sockets.established, self._config.port)
-            if known is not None:
-                self._flows.reconcile(frozenset(known), asked - _SECOND)
+            try:
+                await self._compare()
+            except Exception as fault:
+                self._complain("a capture could not be compared with the kernel's connections", exc_info=fault)
+
+    def _watch_interface(self) -> None:
+        """An interface that was taken away and made anew is another one to the kernel."""
+        try:
+            index = socket.if_nametoindex(self._config.interface)
+        except OSError:
+            index = 0
+        if index == self._index:
+            return
+        self._index, self.up = index, False
+        if not index:
+            self._complain("the interface of a capture is gone")
+            return
+        for ring in (self._lifecycle, self._size):
+            if ring is not None:
+                ring.bind(self._config.interface)
+        self.up = True
+        _log.info("the interface of a capture is there again", capture=str(self._config))
+
+    async def _compare(self) -> None:
+        self._watch_interface()
+        asked = time.time_ns() - _SECOND
+        known = await asyncio.to_thread(sockets.established, self._config.port)
+        if known is None:
+            return
+        for number, flow in enumerate(self._flows.vanished(known, asked)):
+            self._flows.forget(flow)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _complain(self, sentence: str, **details: object) -> None:
         """Log an error, one a second at most."""
@@ -440,3 +523,10 @@ class Capture:
         if now - self._last_complaint >= 1.0:
             self._last_complaint = now
             _log.error(sentence, capture=str(self._config), **details)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, but not longer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

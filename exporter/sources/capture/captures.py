@@ -69,7 +69,8 @@ class Captures:
         captures = list(self._captures.values())
         up = dict.fromkeys((one.target for one in self._config.capture), True)
         for one in self._config.capture:
-            up[one.target] &= one in self._captures
+            capture = self._captures.get(one)
+            up[one.target] &= capture is not None and capture.up
         return CaptureStanding(
             up=up,
             connections=sum(capture.connections for capture in captures),

@@ -5,8 +5,7 @@ before the capture did is followed as soon as its frames can be told.
 """
 
 import socket
-from collections.abc import Callable, Mapping
-from struct import Struct
+from collections.abc import Callable, Mapping, Set
 from typing import Final
 
 from exporter.wire.connection import ConnectionObserver
@@ -27,22 +26,23 @@ MOST_RIVALS: Final = 1024
 MOST_FLOWS: Final = 200_000
 """Connections followed at a time. Of more nothing is looked at: so many are made up."""
 
+MOST_HELD: Final = 32 << 20
+"""Bytes that all connections together hold for what comes before."""
+
 UNKNOWN_FOR: Final = 60_000_000_000
 """Nanoseconds for which something is kept that has said nothing, is no WebSocket and unknown to the kernel."""
 
-_PORTS: Final = Struct(">HH")
+_PORTS: Final = 4  # bytes of both
+_NEVER: Final = 1 << 63
 _TLS_STARTS: Final = (b"\x16\x03", b"\x17\x03")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
-def key_of(segment: Segment) -> bytes:
-    """By which the direction of a segment is found: addresses and ports, as they are on the wire."""
-    return segment.source + segment.destination + _PORTS.pack(segment.source_port, segment.destination_port)
-
-
-def reverse_of(segment: Segment) -> bytes:
-    """The key of the other direction."""
-    return segment.destination + segment.source + _PORTS.pack(segment.destination_port, segment.source_port)
+def reversed_key(key: bytes) -> bytes:
+    """The key of the other direction (`packet.Segment`)."""
+    ports = len(key) - _PORTS
+    width = ports // 2
+    return key[width:ports] + key[:width] + key[-2:] + key[ports:-2]
 
 
 def address_text(address: bytes) -> str:
@@ -55,8 +55,7 @@ def address_text(address: bytes) -> str:
 class Flows:
     """The connections of one captured port. `streams` are by the key of their direction.
 
-    `waiting` are those that hold something, with the client's key. `observe` makes the observer of a client's address;
-    `tls` is how many connections spoke TLS since before they were seen.
+    `waiting` are those that hold something. `observe` makes the observer of a client's address.
     """
 
     def __init__(
@@ -67,8 +66,9 @@ class Flows:
         self._clock = clock
         self._losses = losses
         self.streams: dict[bytes, Stream] = {}
-        self.waiting: dict[Flow, bytes] = {}
-        self.tls = 0
+        self.waiting: set[Flow] = set()
+        self._held = 0  # bytes that they hold
+        self._missing: set[Flow] = set()  # that the kernel did not know when it was asked last
         self._flows: dict[bytes, Flow] = {}
         self._opened: dict[bytes, tuple[int, int]] = {}  # the next sequence numbers of client and server
         self._rivals: dict[bytes, int] = {}
@@ -85,44 +85,57 @@ class Flows:
         to_server = segment.destination_port == self._port
         if not to_server and segment.source_port != self._port:
             return
-        key, reverse = key_of(segment), reverse_of(segment)
-        client_key = key if to_server else reverse
-        flags = segment.flags
+        key, flags = segment.key, segment.flags
         if flags & SYN:
-            self._syn(client_key, segment, to_server=to_server)
+            self._syn(key if to_server else reversed_key(key), segment, to_server=to_server)
             return
         if not flags & (ACK | RST):
             return  # no kernel takes it either (RFC 9293 section 3.10.7.4)
         stream = self.streams.get(key)
         if stream is None:
-            stream = self._begin(key, client_key, segment, data, at)
+            stream = self._begin(key, key if to_server else reversed_key(key), segment, data, at)
             if stream is None:
                 return
-        elif to_server and data[:4] == b"GET " and self._flows[client_key].undetermined:
-            stream = self._begin_http(client_key, segment)
-        flow = self._flows[client_key]
+        flow = stream.owner
+        assert isinstance(flow, Flow)
+        held = flow.held_bytes
+        if to_server and data[:4] == b"GET " and flow.undetermined:
+            flow = self._begin_http(flow, segment)
+            stream = flow.client
         acknowledgment = segment.acknowledgment if flags & ACK else None
         if flags & RST:
             flow.reset(stream, segment.sequence, acknowledgment, at)
         else:
-            flow.segment(stream, segment.sequence, data, at, fin=bool(flags & FIN), acknowledgment=acknowledgment)
-        self.settle(client_key, flow)
+            end = segment.sequence + segment.size & MASK if flags & FIN else None
+            flow.segment(stream, segment.sequence, data, at, end=end, acknowledgment=acknowledgment)
+        self._hold(flow, flow.held_bytes - held)
+        self.settle(flow)
 
-    def settle(self, client_key: bytes, flow: Flow) -> None:
+    def _hold(self, flow: Flow, more: int) -> None:
+        """Count what is held; where all together hold too much, this one waits no longer."""
+        self._held += more
+        if self._held > MOST_HELD and flow.held_bytes:
+            before = flow.held_bytes
+            flow.give_up(_NEVER)
+            self._held += flow.held_bytes - before
+
+    def settle(self, flow: Flow) -> None:
         """Put a connection where it belongs by what has become of it."""
         if flow.over:
-            self._remove(client_key, flow)
+            self._remove(flow)
             flow.finish()
         elif flow.waits:
-            self.waiting[flow] = client_key
+            self.waiting.add(flow)
         else:
-            self.waiting.pop(flow, None)
+            self.waiting.discard(flow)
 
     def give_up(self, before: int) -> None:
         """Wait no longer for what was missed before that time (nanoseconds)."""
-        for flow, client_key in list(self.waiting.items()):
+        for flow in list(self.waiting):
+            held = flow.held_bytes
             flow.give_up(before)
-            self.settle(client_key, flow)
+            self._held += flow.held_bytes - held
+            self.settle(flow)
 
     def forget_ended(self, now: int) -> None:
         """Forget what ended long enough ago."""
@@ -131,21 +144,37 @@ class Flows:
                 break
             del self._ended[key]
 
-    def reconcile(self, known: frozenset[bytes], asked: int) -> None:
-        """End what the kernel does not know (any more); `known` are its connections, by the client's key.
+    def vanished(self, known: Set[bytes], asked: int) -> list[Flow]:
+        """Those that the kernel does not know (any more) for the second time; `known` are its own, by the client's key.
 
         Only what has been silent since before it was `asked` (nanoseconds): what is new may not have been there yet.
-        And only where it knows any of these connections at all: they may be those of another network namespace.
+        Only where it knows any of these connections at all: they may be those of another network namespace. And only
+        the second time, because the end may still be in a ring.
         """
-        self._here = self._here or not known.isdisjoint(self._flows)
-        for client_key, flow in list(self._flows.items()):
-            if client_key in known:
-                continue
-            if flow.seen_at < asked and self._here and flow.is_websocket:
-                self._remove(client_key, flow)
+        self._here = self._here or not self._flows.keys().isdisjoint(known)
+        gone = [self._flows[key] for key in self._flows.keys() - known]
+        silent = {flow for flow in gone if flow.seen_at < asked and self._here and flow.is_websocket}
+        vanished = [flow for flow in silent if flow in self._missing]
+        self._missing = silent
+        strange = [flow for flow in gone if flow.seen_at < asked - UNKNOWN_FOR and not flow.is_websocket]
+        return vanished + strange
+
+    @property
+    def any_missing(self) -> bool:
+        """Whether the kernel has to be asked once more."""
+        return bool(self._missing)
+
+    def forget(self, flow: Flow) -> None:
+        """End what has vanished, if it has not ended meanwhile."""
+        if self._flows.get(flow.key) is flow:
+            self._remove(flow)
+            if flow.is_websocket:
                 flow.finish(vanished=True)
-            elif flow.seen_at < asked - UNKNOWN_FOR and not flow.is_websocket:
-                self._remove(client_key, flow)
+
+    def step(self) -> None:
+        """The clock that packets are stamped by was set: times before and after cannot be compared."""
+        self._ended.clear()
+        self.give_up(_NEVER)
 
     def _syn(self, client_key: bytes, segment: Segment, *, to_server: bool) -> None:
         """A connection is asked for, or begins (RFC 9293 section 3.5)."""
@@ -165,7 +194,7 @@ class Flows:
             # Only if the client has asked anew is an answer the end of what was there: anybody may send one.
             if live.server_began == server_next or self._rivals.get(client_key) != segment.acknowledgment:
                 return
-            self._remove(client_key, live)
+            self._remove(live)
             live.finish(vanished=True)
         self._opened[client_key] = (segment.acknowledgment, server_next)
         _shorten(self._opened, MOST_OPENED)
@@ -184,45 +213,40 @@ class Flows:
         if opened is None:
             mine, other = segment.sequence, segment.acknowledgment
             opened = (mine, other) if key == client_key else (other, mine)
+            begins = key == client_key and data[:4] == b"GET "
+            flow = self._add(client_key, opened, fresh=begins)
             if bytes(data[:2]) in _TLS_STARTS:
-                self.tls += 1
-            if key == client_key and data[:4] == b"GET ":
-                self._add(client_key, opened, fresh=True)
-            else:
-                self._add(client_key, opened, fresh=False)
+                flow.is_tls()
         else:
             self._add(client_key, opened, fresh=True)
         return self.streams[key]
 
-    def _begin_http(self, client_key: bytes, segment: Segment) -> Stream:
+    def _begin_http(self, flow: Flow, segment: Segment) -> Flow:
         """What was not understood so far begins a request: that is where to start, and the server's answer is next."""
-        self._remove(client_key, self._flows[client_key])
-        self._add(client_key, (segment.sequence, segment.acknowledgment), fresh=True)
-        return self.streams[client_key]
+        self._remove(flow)
+        return self._add(segment.key, (segment.sequence, segment.acknowledgment), fresh=True)
 
-    def _add(self, client_key: bytes, opened: tuple[int, int], *, fresh: bool) -> None:
+    def _add(self, client_key: bytes, opened: tuple[int, int], *, fresh: bool) -> Flow:
         self._ended.pop(client_key, None)
         self._rivals.pop(client_key, None)
-        width = (len(client_key) - _PORTS.size) // 2
+        width = (len(client_key) - _PORTS) // 2
         observer = self._observe(address_text(client_key[:width]))
-        flow = Flow(observer, self._clock, self._losses, *opened, fresh=fresh)
+        flow = Flow(client_key, observer, self._clock, self._losses, *opened, fresh=fresh)
         self._flows[client_key] = flow
         self.streams[client_key] = flow.client
-        self.streams[_reversed(client_key, width)] = flow.server
+        self.streams[reversed_key(client_key)] = flow.server
+        return flow
 
-    def _remove(self, client_key: bytes, flow: Flow) -> None:
-        del self._flows[client_key]
-        del self.streams[client_key]
-        del self.streams[_reversed(client_key, (len(client_key) - _PORTS.size) // 2)]
-        self.waiting.pop(flow, None)
+    def _remove(self, flow: Flow) -> None:
+        del self._flows[flow.key]
+        del self.streams[flow.key]
+        del self.streams[reversed_key(flow.key)]
+        self.waiting.discard(flow)
+        self._missing.discard(flow)
+        self._held -= flow.held_bytes
         if flow.server_began != NEVER:
-            self._ended.pop(client_key, None)
-        self._ended[client_key] = (self._clock.at, flow.server_began)
-
-
-def _reversed(key: bytes, width: int) -> bytes:
-    ports = 2 * width
-    return key[width:ports] + key[:width] + key[ports + 2 :] + key[ports : ports + 2]
+            self._ended.pop(flow.key, None)
+        self._ended[flow.key] = (self._clock.at, flow.server_began)
 
 
 def _shorten(remembered: dict[bytes, int] | dict[bytes, tuple[int, int]], most: int) -> None:

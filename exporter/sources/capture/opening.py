@@ -17,12 +17,12 @@ from exporter.sources.capture.ring import SOL_PACKET, Ring
 LIFECYCLE_RING: Final = 1 << 20
 """Bytes of the lifecycle ring, which messages never reach."""
 
-_LIFECYCLE_BLOCK: Final = 64 << 10
-_LIFECYCLE_TIMEOUT_MS: Final = 8
+# A block is handed over after this time however empty: so many of them bridge 2 s in which nobody looks.
+_LIFECYCLE_BLOCK: Final = 32 << 10
+_LIFECYCLE_TIMEOUT_MS: Final = 60
 _SIZE_BLOCK: Final = 256 << 10  # also the longest packet that can be kept whole
 _SIZE_TIMEOUT_MS: Final = 60  # shorter costs several times the CPU, longer saves next to none
 
-_ETH_P_ALL: Final = 0x0003
 _SO_ATTACH_FILTER: Final = 26
 _SO_LOCK_FILTER: Final = 44
 _PACKET_IGNORE_OUTGOING: Final = 23
@@ -95,7 +95,7 @@ def _ring(config: CaptureConfig, sock: socket.socket, program: bytes, size: int,
         _restrict(sock, config.interface, program)
         ring = Ring(sock, size, block, timeout_ms)
         stack.callback(ring.close)
-        sock.bind((config.interface, _ETH_P_ALL))
+        ring.bind(config.interface)
         stack.pop_all()
     return ring
 

@@ -25,6 +25,8 @@ _PACKETS: Final = struct.Struct("=2I")  # at _STATUS + 4: how many, and where in
 _STATUS_KERNEL: Final = 0
 _STATUS_USER: Final = 1
 
+ETH_P_ALL: Final = 0x0003
+
 PACKET_HEADER: Final = struct.Struct("=6I2H")
 """struct tpacket3_hdr: next_offset, sec, nsec, snaplen, len, status, mac, net.
 
@@ -61,6 +63,10 @@ class Ring:
         # From the outside a poll set within the loop's own is only ever readable.
         self._poll = select.epoll()
         self._poll.register(sock.fileno(), select.EPOLLIN)
+
+    def bind(self, interface: str) -> None:
+        """Receive what passes on an interface. Raises OSError."""
+        self._sock.bind((interface, ETH_P_ALL))
 
     def fileno(self) -> int:
         """A descriptor that is readable while there is a block, or an error that `block` has not cleared yet."""

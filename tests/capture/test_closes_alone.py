@@ -1,0 +1,43 @@
+"""The tap's own rows once more, with a capture beside it that looks at closes alone: they must be the same, or unknown.
+
+What it says of a close may be less than the tap says, but never anything else. Of messages it knows nothing.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.capture.chains import beside_tap
+from tests.capture.rights import needs_packet_sockets
+from tests.peers.stack import Chain
+from tests.peers.test_clients import (
+    test_a_client_that_is_refused,
+    test_what_ends_a_client,
+    test_what_ends_every_client_alike,
+)
+from tests.peers.test_pairs import test_a_client_and_a_server
+from tests.peers.test_servers import (
+    test_a_refused_upgrade,
+    test_last_words,
+    test_what_ends_a_server,
+    test_what_ends_every_server_alike,
+)
+
+__all__ = [
+    "test_a_client_and_a_server",
+    "test_a_client_that_is_refused",
+    "test_a_refused_upgrade",
+    "test_last_words",
+    "test_what_ends_a_client",
+    "test_what_ends_a_server",
+    "test_what_ends_every_client_alike",
+    "test_what_ends_every_server_alike",
+]
+
+pytestmark = [needs_packet_sockets, pytest.mark.matrix]
+
+
+@pytest.fixture(scope="module", name="chain")
+def judged_chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    with beside_tap(tmp_path_factory.mktemp("chain"), closes_alone=True) as running:
+        yield running
