@@ -38,6 +38,8 @@ PANELS: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     "WebSocketProbeFailing": (OVERVIEW, "Probe connected", ("job", "target")),
     "WebSocketProbeStalled": (OVERVIEW, "Since the probe's last run", ("job", "target")),
     "WebSocketTapConnectionLimit": (OVERVIEW, "Connections beside the limit", ("job",)),
+    "WebSocketCaptureDown": (OVERVIEW, "Captures by replica", ("job", "target")),
+    "WebSocketCaptureLosing": (OVERVIEW, "Packets dropped by ring", ("job",)),
     "WebSocketEventsRejected": (OVERVIEW, "Reported events", ("job",)),
     "WebSocketStorageFailing": (OVERVIEW, "Failed commits (1 h)", ("job",)),
     "WebSocketEventIdsForgotten": (OVERVIEW, "Memory of ids", ("job",)),

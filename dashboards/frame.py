@@ -138,7 +138,7 @@ def _annotations() -> list[Builder[model.AnnotationQuery]]:
         # The start time is the sample's value: marks a new replica too, which changes() of its series would not.
         _annotation("Exporter starts", f"{starts} * 1000", "purple")
         .title_format("Exporter started")
-        .text_format(f"{REPLICA}: the connections relayed before were cut, the counters began anew")
+        .text_format(f"{REPLICA}: the connections through its taps were cut, the counters began anew")
         .use_value_for_time(True),
     ]
 

@@ -50,7 +50,8 @@ _VALUES: Final[Mapping[str, frozenset[str]]] = {
 class Scope:
     """What a query is narrowed to: the dashboard's variable for each of a metric's labels.
 
-    `process` is for families that have no target, if anything: they are about an exporter as a whole.
+    Of `labels` those are narrowed that the metric has, beside what every series has from its scrape. `process` is for
+    families that have no target, if anything: they are about an exporter as a whole.
     """
 
     labels: Mapping[str, str]
@@ -69,7 +70,8 @@ class Scope:
             _check_label(metric, label)
             _check_values(metric, label, value)
         own = self.labels if "target" in metric.labels else self.process
-        matchers = [_variable(label, name) for label, name in own.items()]
+        had = (*_SERVICE_DISCOVERY_LABELS, *metric.labels)
+        matchers = [_variable(label, name) for label, name in own.items() if label in had]
         matchers += [_matcher(label, value) for label, value in wanted.items()]
         suffix = "_bucket" if kind == "histogram" else ""
         return f"{metric.name}{suffix}{{{', '.join(matchers)}}}"

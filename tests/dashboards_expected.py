@@ -5,6 +5,7 @@ A row says which series are not 0, by which labels they are told apart, and how 
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from exporter.metrics.catalogue import MIB, RATIO_BOUNDS, SIZE_BOUNDS
@@ -79,6 +80,21 @@ def size_quantiles(title: str, sizes: Mapping[int, int]) -> tuple[Shown, ...]:
     )
 
 
+CAPTURED: Final = (
+    Shown("Captures", ("job", "target"), {("captured", "chat"): 1}),
+    Shown("Packets dropped (1 h)", ("ring",)),
+    Shown("Bytes missed (1 h)", ("job",)),
+    Shown("What is captured", ("job",)),
+    Shown("Connections followed", ("job",), {("captured",): OPEN}),
+    Shown("Memory of the rings", ("ring",), {("lifecycle",): MIB, ("size",): 4 * MIB}),
+    Shown("Captures by replica", ("target",), {("chat",): 1}),
+    Shown("Packets dropped by ring", ("ring",)),
+    *(Shown("Directions lost and found again", ("job",), ref=ref) for ref in "AB"),
+    Shown("Packets not looked at", ("reason",)),
+)
+"""The same traffic, captured between the clients and the tap. A scrape is a connection to another port."""
+NO_CAPTURE: Final = tuple(replace(row, values={}) for row in CAPTURED)
+
 OVERVIEW: Final = (
     Shown("Active connections", SOURCE, ACTIVE),
     Shown(
@@ -127,6 +143,7 @@ OVERVIEW: Final = (
     *(Shown("Client to server, compressed: p50, p99, largest", SOURCE, ref=ref) for ref in "ABC"),
     *size_quantiles("Server to client: p50, p99, largest", ANSWERED),
     *(Shown("Server to client, compressed: p50, p99, largest", SOURCE, ref=ref) for ref in "ABC"),
+    *NO_CAPTURE,
     Shown("Events counted (1 h)", ("job",), {("busy",): 2}),
     Shown("Events rejected (1 h)", ("job",), {("busy",): 1}),
     Shown("Requests refused (1 h)", ("job",)),

@@ -1,4 +1,5 @@
-"""Real traffic before a real Prometheus: one exporter that sees it, one that sees none, and one that judges at once.
+"""Real traffic before a real Prometheus: one exporter that sees it, one that sees none, one that judges at once, and
+one that captures what the first one's tap relays, where it may.
 
 Everything is scraped from before the first connection, and asked for as of the last scrape: so an increase over an hour
 is exactly what was counted, and a rate over an hour is that divided by 3600.
@@ -175,6 +176,14 @@ async def exporting(folder: Path, upstream: Address, *flags: str, module: str = 
         yield exporter
 
 
+@contextlib.asynccontextmanager
+async def capturing(folder: Path, tap: Address) -> AsyncIterator[Exporter]:
+    """An exporter that captures what clients and that tap say to each other; where it may not, it goes on without."""
+    capture = (f"--capture=lo:{tap.port},target=chat", "--capture.optional")
+    async with exporter_process(folder, configured(folder, {"chat": {}}), *capture, "--shutdown.grace=0s") as exporter:
+        yield exporter
+
+
 def write_config(folder: Path, jobs: dict[str, Address]) -> None:
     """Let Prometheus scrape these, and evaluate the shipped rules, every second."""
     for rules in (ROOT / "alerts/rules").glob("*.yaml"):
@@ -209,7 +218,7 @@ async def play(folder: Path) -> AsyncIterator[Stage]:
     """Let it all happen once; what is asked for is as of the last scrape of it."""
     async with contextlib.AsyncExitStack() as stack:
         async with chat() as (server, upstream):
-            for name in ("busy", "fresh", "judged"):
+            for name in ("busy", "fresh", "judged", "captured"):
                 await asyncio.to_thread((folder / name).mkdir)
             probe = f"--probe=chat=ws://{upstream}/"
             busy = await stack.enter_async_context(exporting(folder / "busy", upstream, probe))
@@ -217,13 +226,14 @@ async def play(folder: Path) -> AsyncIterator[Stage]:
             judged = await stack.enter_async_context(
                 exporting(folder / "judged", upstream, module="tests.support.impatient")
             )
-            exporters = {"busy": busy, "fresh": fresh, "judged": judged}
+            tap = await busy.address("tap")
+            captured = await stack.enter_async_context(capturing(folder / "captured", tap))
+            exporters = {"busy": busy, "fresh": fresh, "judged": judged, "captured": captured}
             jobs = {name: await exporter.address("metrics") for name, exporter in exporters.items()}
             await asyncio.to_thread(write_config, folder, jobs)
             monitor = stack.enter_context(prometheus(folder))
-            await asyncio.to_thread(eventually, lambda: monitor.query("sum(up) == 3"), 30, "the first scrapes")
+            await asyncio.to_thread(eventually, lambda: monitor.query("sum(up) == 4"), 30, "the first scrapes")
             await a_mass_close(await judged.address("tap"))
-            tap = await busy.address("tap")
             cut = await before_the_restart(tap)
             await report(await busy.address("webhook"))
             server.close()
@@ -252,6 +262,7 @@ def scraped(monitor: Prometheus) -> float | None:
         "sum(websocket_probe_up) == 1",
         'ALERTS{alertname="WebSocketMessageTooBigSpike", alertstate="firing"}',
         'sum(websocket_mass_closes_total{job="judged"}) == 1',
+        f'sum(websocket_closes_total{{source="capture"}}) == {CLOSED} or websocket_exporter_capture_up == 0',
     )
     moments = monitor.query('timestamp(up{job="busy"})')
     if not moments:

@@ -40,6 +40,11 @@ COUNTER_SUMS: Final = [name for name in RECORDED if re.fullmatch(r"job_instance(
 NAMES: Final = sorted({rule["alert"] for rule in ALERT_RULES})
 
 TEST_FILES: Final = sorted((ALERTS / "tests").glob("*.yaml"))
+SEEN_BY_A_TAP: Final = [
+    file for file in TEST_FILES if 'source="tap"' in file.read_text() and file.stem != "WebSocketTapConnectionLimit"
+]
+CUT_BY_A_TAP: Final = {"fires when the exporter restarts under the same name and its clients storm"}
+"""Tests that are about a tap itself."""
 PAGES: Final = sorted((ALERTS / "runbooks").iterdir())
 
 PROMETHEUS_OWN: Final = {"up": (), "process_resident_memory_bytes": ()}
@@ -50,7 +55,7 @@ SCRAPED_LABELS: Final = {"job", "instance", "pod"}
 VALUES: Final[Mapping[str, frozenset[str]]] = {
     "source": frozenset(get_args(events.Source)),
     "class": frozenset(closecodes.CLASSES),
-    "code": frozenset(closecodes.Vocabulary(frozenset(), frozenset()).labels()),
+    "code": frozenset({closecodes.UNKNOWN, *closecodes.Vocabulary(frozenset(), frozenset()).labels()}),
     "initiator": frozenset(events.INITIATORS),
     "outcome": frozenset(get_args(events.HandshakeOutcome)),
     "status": frozenset(
@@ -60,6 +65,7 @@ VALUES: Final[Mapping[str, frozenset[str]]] = {
     "compressed": frozenset({"true", "false"}),
     "result": frozenset({"accepted", "duplicate", "rejected"}),
     "error": frozenset(ERROR_TOKENS),
+    "ring": frozenset(events.RINGS),
     "evidence": frozenset(get_args(events.Evidence)),
     "origin": frozenset({"configured", "accepted", "rejected"}),
     "le": frozenset(
@@ -152,6 +158,25 @@ def test_promtool_tests_hold_beside_all_other_rules(file: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.matrix
+@pytest.mark.needs("promtool")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("file", SEEN_BY_A_TAP, ids=lambda file: file.stem)
+def test_what_a_tap_sees_a_capture_alerts_on_too(file: Path, tmp_path: Path) -> None:
+    """The same series with `source="capture"` fire the same, but where an exporter's restart is what cut them."""
+    text = file.read_text()
+    for seen in ('source="{}"', "source: {}", "seen by {}", "var-source={}"):
+        text = text.replace(seen.format("tap"), seen.format("capture"))
+    head, *cases = re.split(r"(?m)^(?=  - name: )", text)  # as text: 0x60 is no number but sixty times 0
+    kept = [case for case in cases if case.partition("\n")[0].removeprefix("  - name: ") not in CUT_BY_A_TAP]
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "rules" / RULES.name).write_text(json.dumps(rules_behind(file.name.split(".")[0])))  # JSON is YAML
+    (tmp_path / "tests" / file.name).write_text(head + "".join(kept))
+    done = promtool("test", "rules", tmp_path / "tests" / file.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.needs("amtool")
 def test_the_alertmanager_example_is_valid() -> None:
     """amtool accepts the example."""
@@ -169,6 +194,18 @@ def test_alerts_are_routed_by_severity(severity: str, receiver: str) -> None:
     labels = [f"alertname={NAMES[0]}", f"severity={severity}"]
     done = subprocess.run([*command, *labels], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.needs("promtool")
+def test_the_readmes_prometheus_configuration_is_valid(tmp_path: Path) -> None:
+    """The lines for prometheus.yml, which drop a second alert, are what Prometheus takes."""
+    lines = re.findall(r"```yaml\n(# prometheus\.yml\n.*?)```", (ALERTS / "README.md").read_text(), re.DOTALL)
+    assert lines
+    file = tmp_path / "prometheus.yml"
+    for text in lines:
+        file.write_text(text)
+        done = promtool("check", "config", "--syntax-only", file)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_services_of_the_same_name_are_told_apart() -> None:

@@ -120,6 +120,41 @@ MUTANTS: Final = (
     ("min_over_time(job_instance", "max_over_time(job_instance", "WebSocketTapConnectionLimit"),
     ('source="tap", status="limit"', 'source="tap", outcome="refused_by_exporter"', "WebSocketTapConnectionLimit"),
     ('websocket_connections_active{source="tap"}', "websocket_connections_active", "WebSocketTapConnectionLimit"),
+    ('_count{source!~"probe|webhook|capture"}', '_count{source!~"probe|webhook"}', "WebSocketAbnormalCloseSurge"),
+    ('source=~"webhook|capture"', 'source="webhook"', "WebSocketAbnormalCloseSurge"),
+    ('{source!="capture"}', "", "WebSocketReconnectStorm"),
+    ("websocket_exporter_capture_up) == 0", "websocket_exporter_capture_up) <= 1", "WebSocketCaptureDown"),
+    *(
+        ("max by (job, instance, pod, target) (", f"max by ({labels}) (", "WebSocketCaptureDown")
+        for labels in ("job, instance, pod", "job, target", "job, instance, target")
+    ),
+    ("for: 5m", "for: 3m", "WebSocketCaptureDown"),
+    ("for: 5m", "for: 15m", "WebSocketCaptureDown"),
+    (
+        ") >= 20\n            and\n              avg",
+        ") >= 19\n            and\n              avg",
+        "WebSocketCaptureLosing",
+    ),
+    (
+        ") >= 20\n            and\n              avg",
+        ") > 20\n            and\n              avg",
+        "WebSocketCaptureLosing",
+    ),
+    ("losses:present2m[15m]) >= 0.5", "losses:present2m[15m]) >= 0.45", "WebSocketCaptureLosing"),
+    ("losses:present2m[15m]) >= 0.5", "losses:present2m[15m]) >= 0.57", "WebSocketCaptureLosing"),
+    ("losses:present2m offset 15m", "losses:present2m", "WebSocketCaptureLosing"),
+    (") >= 1\n", ") > 1\n", "WebSocketCaptureLosing"),
+    ('{ring="size"}', '{ring="lifecycle"}', "WebSocketCaptureLosing"),
+    (
+        "            or\n              websocket_exporter_capture_lost_directions_total\n",
+        "",
+        "WebSocketCaptureLosing",
+    ),
+    (
+        'min_over_time(websocket_exporter_capture_drops_total{ring="lifecycle"}',
+        '0 * min_over_time(websocket_exporter_capture_drops_total{ring="lifecycle"}',
+        "WebSocketCaptureLosing",
+    ),
     ("refused:increase30m >= 10", "refused:increase30m >= 8", "WebSocketEventsRejected"),
     ("refused:increase30m >= 10", "refused:increase30m >= 12", "WebSocketEventsRejected"),
     ("refused:sum[5m])) > 0\n", "refused:sum[30m])) > 0\n", "WebSocketEventsRejected"),

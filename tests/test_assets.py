@@ -13,6 +13,7 @@ import yaml
 from exporter import assets, config
 
 ROOT: Final = Path(__file__).parent.parent
+CAPTURES: Final = tuple((ROOT / "exporter/sources/capture").glob("*.py"))
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -45,12 +46,14 @@ def test_copies_are_laid_out_as_in_the_checkout(tmp_path: Path) -> None:
         r"deploy/config\.example\.yaml",
         r"deploy/prometheus/prometheus\.yml",
         r"deploy/systemd/websocket-exporter\.service",
+        r"deploy/systemd/capture\.conf",
         r"deploy/compose/compose\.yaml",
         r"deploy/compose/web\.yaml",
         r"deploy/README\.md",
         r"dashboards/README\.md",
         r"deploy/grafana/dashboards\.yaml",
         r"deploy/kubernetes/deployment\.yaml",
+        r"deploy/kubernetes/capture/deployment\.yaml",
     ):
         assert any(re.fullmatch(pattern, name) for name in copied), pattern
 
@@ -175,12 +178,51 @@ def test_the_example_configuration_is_sound() -> None:
     assert set(example.targets) == {tap.target for tap in example.tap} == {"chat"}
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_the_example_unit_is_valid(tmp_path: Path) -> None:
-    """systemd accepts every setting of the unit; only the program is elsewhere."""
-    unit = (ROOT / "deploy/systemd/websocket-exporter.service").read_text()
-    here = tmp_path / "websocket-exporter.service"
+SYSTEMD: Final = ROOT / "deploy/systemd"
+CAPTURE: Final = "capture.conf"
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+
+
+def verified(folder: Path, *drop_ins: str) -> str:
+    """What systemd has to say of the unit with drop-ins of these contents; only the program is elsewhere."""
+    unit = (SYSTEMD / "websocket-exporter.service").read_text()
+    here = folder / "websocket-exporter.service"
     here.write_text(unit.replace("/opt/websocket-exporter/bin/websocket-exporter", "/bin/true"))
+    beside = folder / f"{here.name}.d"
+    beside.mkdir()
+    for number, text in enumerate(drop_ins):
+        (beside / f"{number}.conf").write_text(text)
     verify = ["systemd-analyze", "verify", "--man=no", here]
     done = subprocess.run(verify, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.returncode == 0
+    return done.stderr
+
+
+@needs_systemd
+def test_the_example_unit_is_valid(tmp_path: Path) -> None:
+    """systemd accepts every setting of the unit."""
+    assert verified(tmp_path) == ""
+
+
+@needs_systemd
+def test_the_drop_in_of_a_capture_is_valid(tmp_path: Path) -> None:
+    """And every setting of it beside the unit; one that is misspelt would be noticed."""
+    text = (SYSTEMD / CAPTURE).read_text()
+    assert verified(tmp_path, text) == ""
+    (tmp_path / "misspelt").mkdir()
+    assert "AmbientCapability" in verified(
+        tmp_path / "misspelt", text.replace("AmbientCapabilities", "AmbientCapability")
+    )
+
+
+def test_the_drop_in_gives_a_capture_what_it_needs() -> None:
+    """One capability, within the unit's bounding set too, and the families of the sockets that it opens."""
+    given = dict(re.findall(r"(?m)^(\w+)=(.*)$", (SYSTEMD / CAPTURE).read_text()))
+    opened = re.findall(r"socket\.(AF_(?:PACKET|NETLINK))", "".join(path.read_text() for path in CAPTURES))
+    assert given == {
+        "CapabilityBoundingSet": "CAP_NET_RAW",
+        "AmbientCapabilities": "CAP_NET_RAW",
+        "RestrictAddressFamilies": "AF_PACKET AF_NETLINK",
+    }
+    assert set(opened) == {"AF_PACKET", "AF_NETLINK"}

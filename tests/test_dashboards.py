@@ -168,10 +168,11 @@ def test_a_few_services_are_shown_of_many_that_are_chosen(name: str) -> None:
 
 @every_dashboard
 def test_tiles_of_what_is_not_configured_say_so(name: str) -> None:
-    """Numbers of the webhook, the probe and a limit exist only with one: without, the tile does not say "No data"."""
+    """Numbers of webhook, capture, probe and limit exist only with one: without, the tile does not say "No data"."""
     optional = (
         "websocket_exporter_webhook_",
         "websocket_exporter_storage_",
+        "websocket_exporter_capture_",
         "websocket_probe_",
         "websocket_message_limit_ratio",
         "up{",  # nor does an exporter that has been gone for an hour

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dashboards.queries import annotation_queries, fill_in, variable_queries
-from tests.dashboards_expected import EXPECTED, FRESH
+from tests.capture.rights import needs_packet_sockets
+from tests.dashboards_expected import CAPTURED, CLOSES, EXPECTED, FRESH
 from tests.dashboards_live import VARIABLES, Stage, play
 from tests.dashboards_rows import Shown, agrees, meant
 from tests.dashboards_support import RENDERED, content, every_dashboard, panels, titled
@@ -19,6 +20,7 @@ pytestmark = [pytest.mark.needs("prometheus"), pytest.mark.timeout(180)]
 BUSY = {**VARIABLES, "job": "busy"}
 QUIET = {**VARIABLES, "job": "fresh"}
 JUDGED = {**VARIABLES, "job": "judged"}
+BESIDE = {**VARIABLES, "job": "captured"}
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +87,32 @@ def test_a_fresh_exporter_shows_zeros(stage: Stage, name: str) -> None:
 def test_every_query_finds_series(stage: Stage) -> None:
     """Names, labels and bounds are those of a real /metrics: one of the exporters has them."""
     asked = [(name, row) for name, rows in EXPECTED.items() for row in rows]
+    everyone = (BUSY, QUIET, JUDGED, BESIDE)
     empty = {
         (row.title, row.ref)
         for name, row in asked
-        if not any(stage.ask(query_of(name, row.title, row.ref, variables)) for variables in (BUSY, QUIET, JUDGED))
+        if not any(stage.ask(query_of(name, row.title, row.ref, variables)) for variables in everyone)
     }
     assert empty == set()
+
+
+@needs_packet_sockets
+@pytest.mark.parametrize("row", [pytest.param(row, id=f"{row.title}-{row.ref}") for row in CAPTURED])
+def test_a_capture_is_shown(stage: Stage, row: Shown) -> None:
+    """It is up, follows who is connected, and missed nothing."""
+    shown = meant(row, stage.ask(query_of("overview.json", row.title, row.ref, BESIDE)))
+    assert row.values.keys() == shown.keys()
+    assert {key: shown[key] for key, value in row.values.items() if not agrees(value, shown[key])} == {}
+
+
+@needs_packet_sockets
+def test_a_capture_shows_the_closes_of_the_tap(stage: Stage) -> None:
+    """The same codes, classes, initiators and numbers, of the same traffic; and on the dashboard's panel."""
+    row = Shown("Closes by code", ("code", "class", "initiator"))
+    closes = 'sum by (code, class, initiator) (websocket_closes_total{job="captured", source="capture"})'
+    tapped = {tuple(why): count for (*why, source), count in CLOSES.items() if source == "tap"}
+    assert meant(row, stage.ask(closes)) == tapped
+    assert meant(row, stage.ask(query_of("overview.json", row.title, row.ref, BESIDE))).keys() == tapped.keys()
 
 
 def test_a_verdict_is_shown(stage: Stage) -> None:
@@ -132,7 +154,7 @@ def test_variables_offer_what_there_is(stage: Stage, name: str) -> None:
     offered = {variable: {labels[variable] for labels, _ in stage.ask(expr)} for variable, expr in variables.items()}
     ((exporter, _),) = stage.ask('up{job="busy"}')
     assert offered == {
-        "job": {"busy", "fresh", "judged"},
+        "job": {"busy", "fresh", "judged", "captured"},
         "target": {"chat"},
         "source": {"tap", "probe", "webhook"},
         "instance": {exporter["instance"]},

@@ -19,6 +19,11 @@ from tests.e2e.stack import ROOT
 FOLDER: Final = ROOT / "deploy/kubernetes"
 VERSION: Final = "1.32"
 
+TAP: Final = "deployment.yaml"
+CAPTURE: Final = "capture/deployment.yaml"
+
+both = pytest.mark.parametrize("deployment", [TAP, CAPTURE])
+
 SERVICE_DRAIN: Final = 55
 """Seconds that the example's service takes to drain, as its comment says."""
 
@@ -34,34 +39,39 @@ def only(name: str) -> Document:
     return document
 
 
-def pod() -> Document:
-    spec: Document = only("deployment.yaml")["spec"]["template"]["spec"]
+def pod(deployment: str = TAP) -> Document:
+    spec: Document = only(deployment)["spec"]["template"]["spec"]
     return spec
 
 
-def sidecar() -> Document:
-    (container,) = pod()["initContainers"]
+def sidecar(deployment: str = TAP) -> Document:
+    (container,) = pod(deployment)["initContainers"]
     found: Document = container
     return found
 
 
-def port_of(name: str) -> int:
-    (port,) = (each["containerPort"] for each in sidecar()["ports"] if each["name"] == name)
+def port_of(name: str, deployment: str = TAP) -> int:
+    (port,) = (each["containerPort"] for each in sidecar(deployment)["ports"] if each["name"] == name)
     number: int = port
     return number
 
 
-def loaded(tmp_path: Path) -> config.Config:
+def loaded(tmp_path: Path, deployment: str = TAP) -> config.Config:
     """The exporter's configuration, as its arguments and the ConfigMap give it."""
     (tmp_path / "exporter.yaml").write_text(only("exporter-config.yaml")["data"]["exporter.yaml"])
-    mount = sidecar()["volumeMounts"][0]["mountPath"]
-    given = [argument.removeprefix("--").partition("=") for argument in sidecar()["args"]]
-    values = [(name, text.replace(mount, str(tmp_path)).replace("$(POD_IP)", "10.1.2.3")) for name, _, text in given]
-    flags = {name: text for name, text in values if name != "tap"}
-    return config.load(flags, [text for name, text in values if name == "tap"])
+    mount = sidecar(deployment)["volumeMounts"][0]["mountPath"]
+    given = [argument.removeprefix("--").partition("=") for argument in sidecar(deployment)["args"]]
+    values = [
+        (name, text.replace(mount, str(tmp_path)).replace("$(POD_IP)", "10.1.2.3") or "true") for name, _, text in given
+    ]
+    flags = {name: text for name, text in values if name not in ("tap", "capture")}
+    taps, captures = ([text for name, text in values if name == kind] for kind in ("tap", "capture"))
+    return config.load(flags, taps, captures=captures)
 
 
-@pytest.mark.parametrize("name", ["deployment.yaml", "service.yaml", "exporter-config.yaml", "dashboards.yaml"])
+@pytest.mark.parametrize(
+    "name", [TAP, CAPTURE, "service.yaml", "capture/service.yaml", "exporter-config.yaml", "dashboards.yaml"]
+)
 def test_kubernetes_would_take_it(name: str) -> None:
     """Every object is valid by the API's own schema, without a field that it does not know."""
     for document in documents(name):
@@ -90,11 +100,12 @@ def test_kustomize_builds_it() -> None:
     )
 
 
-def test_the_exporter_is_a_native_sidecar() -> None:
-    """It starts before the service and outlives it; its probes ask the exporter, not what is behind the tap."""
-    assert sidecar()["restartPolicy"] == "Always"
+@both
+def test_the_exporter_is_a_native_sidecar(deployment: str) -> None:
+    """It starts before the service and outlives it; its probes ask the exporter, not the service."""
+    assert sidecar(deployment)["restartPolicy"] == "Always"
     for probe in ("startupProbe", "livenessProbe"):
-        assert sidecar()[probe]["httpGet"] == {"path": "/-/healthy", "port": "metrics"}
+        assert sidecar(deployment)[probe]["httpGet"] == {"path": "/-/healthy", "port": "metrics"}
 
 
 def test_the_tap_dials_the_pods_own_address(tmp_path: Path) -> None:
@@ -111,17 +122,46 @@ def test_the_tap_dials_the_pods_own_address(tmp_path: Path) -> None:
     assert [port["targetPort"] for port in only("service.yaml")["spec"]["ports"]] == [8080]
 
 
+def test_the_capture_is_of_the_services_own_port(tmp_path: Path) -> None:
+    """Where clients get by the Service, too; and a pod that may not capture runs all the same."""
+    found = loaded(tmp_path, CAPTURE)
+    assert config.warnings(found) == ()
+    assert found.tap == ()
+    (capture,) = found.capture
+    (service,) = pod(CAPTURE)["containers"]
+    (port,) = service["ports"]
+    assert (capture.interface, capture.port) == ("eth0", port["containerPort"])
+    assert capture.target in found.targets
+    assert found.capture_optional
+    assert found.web_listen_address.port == port_of("metrics", CAPTURE)
+    (reached,) = only("capture/service.yaml")["spec"]["ports"]
+    assert reached["targetPort"] == service["readinessProbe"]["httpGet"]["port"] == port["name"]
+
+
+def test_the_two_deployments_are_of_one_service() -> None:
+    """What is around them, the ConfigMap, the PodMonitor and the volume, fits both; only how it is seen differs."""
+    tapped, captured = only(TAP), only(CAPTURE)
+    for deployment in (tapped, captured):
+        spec = deployment["spec"]["template"]["spec"]
+        del spec["initContainers"], spec["containers"]
+    assert tapped == captured
+    assert only("service.yaml")["metadata"] == only("capture/service.yaml")["metadata"]
+    for field in ("volumeMounts", "startupProbe", "livenessProbe", "image"):
+        assert sidecar(TAP)[field] == sidecar(CAPTURE)[field]
+
+
 def test_readiness_is_asked_over_http_through_the_tap() -> None:
     """A TCP check would find the tap, whatever became of the service."""
     (service,) = pod()["containers"]
     assert service["readinessProbe"]["httpGet"]["port"] == port_of("websocket")
 
 
-def test_the_pod_is_given_the_time_of_both(tmp_path: Path) -> None:
+@both
+def test_the_pod_is_given_the_time_of_both(deployment: str, tmp_path: Path) -> None:
     """The service's drain and the exporter's grace fit into the pod's, and the grace holds two scrapes."""
-    grace = loaded(tmp_path).shutdown_grace
-    assert SERVICE_DRAIN + grace <= pod()["terminationGracePeriodSeconds"]
-    assert f"up to {SERVICE_DRAIN} s" in (FOLDER / "deployment.yaml").read_text()
+    grace = loaded(tmp_path, deployment).shutdown_grace
+    assert SERVICE_DRAIN + grace <= pod(deployment)["terminationGracePeriodSeconds"]
+    assert f"up to {SERVICE_DRAIN} s" in (FOLDER / deployment).read_text()
     (endpoint,) = only("podmonitor.yaml")["spec"]["podMetricsEndpoints"]
     assert grace > 2 * int(endpoint["interval"].removesuffix("s"))
 
@@ -138,22 +178,40 @@ def test_the_exporter_needs_no_privilege() -> None:
     assert context["runAsUser"] == int(user[1])
 
 
-def test_prometheus_finds_the_pods() -> None:
+def test_a_capture_needs_one_right() -> None:
+    """Root with NET_RAW and nothing else, and in its own container alone."""
+    context = sidecar(CAPTURE)["securityContext"]
+    assert context == {
+        "runAsNonRoot": False,
+        "runAsUser": 0,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_RAW"]},
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+    }
+    assert pod(CAPTURE)["securityContext"]["runAsNonRoot"]
+    (service,) = pod(CAPTURE)["containers"]
+    assert service["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert not {"hostNetwork", "hostPID", "shareProcessNamespace"} & set(pod(CAPTURE))
+
+
+@both
+def test_prometheus_finds_the_pods(deployment: str) -> None:
     """The PodMonitor selects the Deployment's pods, and names a port that they have."""
     monitor = only("podmonitor.yaml")
     assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "PodMonitor")
-    labels = only("deployment.yaml")["spec"]["template"]["metadata"]["labels"]
+    labels = only(deployment)["spec"]["template"]["metadata"]["labels"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    assert only("deployment.yaml")["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert only(deployment)["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert only("service.yaml")["spec"]["selector"].items() <= labels.items()
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert set(endpoint) == {"port", "interval"}
-    assert port_of(endpoint["port"]) == 11009
+    assert port_of(endpoint["port"], deployment) == 11009
 
 
-def test_what_is_mounted_is_defined() -> None:
+@both
+def test_what_is_mounted_is_defined(deployment: str) -> None:
     """The volume is the ConfigMap of this folder, and the configuration file is one of its keys."""
-    (volume,) = pod()["volumes"]
+    (volume,) = pod(deployment)["volumes"]
     assert volume["configMap"]["name"] == only("exporter-config.yaml")["metadata"]["name"]
     assert "exporter.yaml" in only("exporter-config.yaml")["data"]
 

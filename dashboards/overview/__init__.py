@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.frame import Section, assemble
-from dashboards.overview import closes, connections, glance, itself, messages, probe, webhook
+from dashboards.overview import capture, closes, connections, glance, itself, messages, probe, webhook
 
 
 def overview() -> Dashboard:
@@ -16,6 +16,7 @@ def overview() -> Dashboard:
             Section("Handshakes and connections", connections.panels()),
             Section("Closes", closes.panels()),
             Section("Message sizes seen by $source", messages.panels(), repeat="source"),
+            Section("Captured packets", capture.panels()),
             Section("Reported by services (webhook)", webhook.panels()),
             Section("Probe", probe.panels()),
             Section("The exporter itself", itself.panels()),

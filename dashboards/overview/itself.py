@@ -23,8 +23,8 @@ def panels() -> list[Panel]:
         time_series(
             Heading(
                 "CPU",
-                "Share of one core. The exporter relays on one core: above 80 % it delays messages; split the traffic "
-                "over more replicas.",
+                "Share of one core, which is all that the exporter uses. Above 80 % a tap delays messages and a "
+                "capture drops packets: split the traffic over more replicas.",
             ),
             "percentunit",
             Query(shown.exporters(shown.rate(promql.PROCESS_CPU, PROCESS)), REPLICA),
@@ -57,9 +57,10 @@ def panels() -> list[Panel]:
         time_series(
             Heading(
                 "Streams not understood",
-                "Tapped connections relayed without being understood, per second by reason: their closes and messages "
-                "are not counted. tls: the tap sits on the wrong side of TLS termination. not_http, http2: other "
-                "traffic on the port. internal_error: a fault of the exporter, worth a report.",
+                "Tapped or captured connections that are not understood, per second by reason: their closes and "
+                "messages are not counted. tls: it sits on the wrong side of TLS termination. not_http, http2: other "
+                "traffic on the port. packets_missed: see Captured packets. internal_error: a fault of the exporter, "
+                "worth a report.",
             ),
             "cps",
             Query(shown.rate(catalogue.UNPARSED_STREAMS, (*PROCESS, "reason")), f"{{{{reason}}}} {REPLICA}"),
@@ -68,7 +69,7 @@ def panels() -> list[Panel]:
         time_series(
             Heading(
                 "Frame anomalies",
-                "Frames that RFC 6455 forbids, relayed all the same, per second by kind. Zero is normal. Steady ones "
+                "Frames that RFC 6455 forbids, passed on all the same, per second by kind. Zero is normal. Steady ones "
                 "name a peer's library or a proxy that breaks the protocol, often just before 1002 closes.",
             ),
             "cps",
