@@ -141,9 +141,10 @@ class ConnectionObserver:
         self._ignore_all()
 
     def fail(self) -> None:
-        """Stop following after a fault of our own: the stream is relayed on, and a WebSocket's end is `unknown`."""
-        self._unparsed = True
-        self.unparsed("internal_error")
+        """Stop following after a fault of our own: the stream goes on, and a WebSocket's end is `unknown`."""
+        if not self._unparsed:
+            self._unparsed = True
+            self.unparsed("internal_error")
 
     @property
     def websocket(self) -> WebSocket | None:

@@ -93,6 +93,7 @@ class Flow:
         "_fins",
         "_losses",
         "_observer",
+        "began_at",
         "client",
         "key",
         "over",
@@ -122,7 +123,7 @@ class Flow:
             self._search()
         self._fins: tuple[Side, ...] = ()  # of the sides, in the order in which they were seen
         self.over = False
-        self.seen_at = clock.at
+        self.began_at = self.seen_at = clock.at
         self.server_began = server_next if fresh else NEVER  # by which a repeated SYN is told from a new one
 
     @property
@@ -169,10 +170,10 @@ class Flow:
                 return
             stream.jump(sequence)
         direction.outside = 0
-        if acknowledgment is not None and 0 < ahead_of(acknowledgment, other.next) <= (
-            WIDE_WINDOW if hesitant else NEAR
-        ):
-            other.sent(acknowledgment)
+        if acknowledgment is not None and not self._losses.recent:  # else it may come by the other ring yet
+            near = WIDE_WINDOW if hesitant else NEAR
+            if 0 < ahead_of(acknowledgment, other.next) <= near:
+                other.sent(acknowledgment)
         stream.segment(sequence, data, at, end)
         if stream.end != NEVER and stream.side not in self._fins:
             self._fins += (stream.side,)
@@ -271,11 +272,13 @@ class Flow:
         """Bytes of a stream will never be seen, so many at least."""
         if not self._losses.by_design and not self.undetermined:
             self._losses.missed_bytes += size
-        search = self._direction(stream).search
-        if search is not None:
-            search.gap()
-        else:
+        search, websocket = self._direction(stream).search, self._observer.websocket
+        if search is None:
             self._lose(stream)
+            return
+        search.gap()
+        if websocket is not None:
+            websocket.lost |= {stream.side}
 
     def _direction(self, stream: Stream) -> _Direction:
         return self.client if stream is self.client else self.server
@@ -301,7 +304,7 @@ class Flow:
         if websocket is None:
             if self._observer.understood:
                 self._observer.unparsed("packets_missed")
-                self._search()
+                self._search(missed=stream)
             return
         websocket.lose(stream.side, contradicted=contradicted)
         direction = self._direction(stream)
@@ -311,10 +314,12 @@ class Flow:
                 direction.missed = True
                 self._losses.directions += 1
 
-    def _search(self) -> None:
-        """Nothing is understood in either direction (yet)."""
+    def _search(self, missed: Stream | None = None) -> None:
+        """Nothing is understood in either direction (yet); of one side something was missed."""
         for direction in (self.client, self.server):
             direction.search = Search(direction.side)
+            if direction is missed:
+                direction.search.gap()
             direction.direct = False
             direction.slow()
 

@@ -124,7 +124,8 @@ class Stream:
         """Take a segment that was seen `at` that time and is within the window; `end` is where its FIN is, if any."""
         ahead = ahead_of(sequence, self.next)
         self.slow()
-        if end is not None and self.end == NEVER and ahead_of(end, self._next) >= 0:
+        # One behind: its own number has been acknowledged already.
+        if end is not None and self.end == NEVER and ahead_of(end, self._next) >= -1:
             self.end = end
             if not self._held:
                 self._since = at

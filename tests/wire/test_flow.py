@@ -569,6 +569,35 @@ def test_attached_while_one_side_says_nothing() -> None:
     assert captured.closed() == ("1006", "server")
 
 
+def test_attached_while_something_of_the_other_side_was_missed() -> None:
+    captured = Captured(fresh=False)
+    captured.say(("client", UP), ("client", UP))
+    captured.miss(("server", close(1001)))
+    captured.end("server")
+    captured.flow.give_up(SECOND)
+    captured.end("client")
+    assert captured.closed() == ("unknown", "unknown")
+
+
+def test_what_the_other_ring_may_have_is_waited_for() -> None:
+    """A 101 that the size ring dropped: that the client has it does not say that it will not be seen."""
+    captured = Captured()
+    captured.say(asks())
+    captured.losses.recent = True
+    begin = captured.passed["server"]
+    captured.miss(accepts())
+    captured.now += 1
+    acknowledged = FIRST["server"] + captured.passed["server"] & MASK
+    stream, sequence = captured.flow.client, FIRST["client"] + captured.passed["client"] & MASK
+    captured.flow.segment(stream, sequence, UP, captured.now, acknowledgment=acknowledged)
+    captured.passed["client"] += len(UP)
+    captured.take(Sent("server", begin, accepts()[1], captured.now))
+    captured.say(*ENDINGS["server"])
+    captured.end("server", "client")
+    assert captured.closed() == ("1001", "server")
+    assert [event.outcome for event in captured.events if isinstance(event, HandshakeEnded)] == ["accepted"]
+
+
 def test_attached_while_one_side_is_not_understood() -> None:
     captured = Captured(fresh=False)
     captured.say(("client", UP[5:]), ("server", DOWN), ("server", DOWN))

@@ -214,3 +214,11 @@ def test_a_gap_too_long_to_pass_over() -> None:
     stream, taker = stream_from(0, known=1 << 40)
     stream.segment(MOST_BRIDGED + 1, b"x", 7)
     assert (taker.taken, stream.waiting_since) == (b"", 7)
+
+
+def test_a_fin_whose_own_number_was_acknowledged_before_it_was_seen() -> None:
+    stream, _ = stream_from(0)
+    stream.segment(0, b"all", 0)
+    stream.sent(4)
+    stream.segment(3, b"", 0, 3)
+    assert stream.finished

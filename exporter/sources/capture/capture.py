@@ -40,6 +40,9 @@ CATCH_UP: Final = 0.2
 AT_ONCE: Final = 64
 """Packets looked at before looking at the time: a segment of a message costs 1 µs, an opening handshake 100."""
 
+FLOWS_AT_ONCE: Final = 16
+"""Connections that are ended or given up before others get their turn."""
+
 BLOCKS_AT_ONCE: Final = 2
 """Blocks of the lifecycle ring that are emptied in a turn."""
 
@@ -79,6 +82,7 @@ _FAST: Final = Struct(">2xH2xHxB14xI4xH")
 """Of an IPv4 packet without options: total length, fragment, protocol, TCP's sequence number, its offset and flags."""
 _FLAGS: Final = 0x17
 _ACK_ALONE: Final = 0x10  # of ACK, RST, SYN and FIN
+_SHORTEST: Final = 0x5000  # a header of 20 bytes
 _FRAGMENT: Final = 0x3FFF
 _TCP: Final = 6
 _KEPT_SIZE: Final = 200  # bytes that keeping a packet costs besides its own
@@ -149,6 +153,7 @@ class Capture:
         self._block: tuple[int, int] | None = None  # of the size ring: where the next packet is, and how many are left
         self._walking = False
         self._dropped_at = -_NEVER  # on the monotonic clock, nanoseconds
+        self._closed = False
         self.up = True
         self._index = socket.if_nametoindex(config.interface)
         self._clock_offset = time.time_ns() - time.monotonic_ns()
@@ -198,6 +203,7 @@ class Capture:
 
     def close(self) -> None:
         """Give the rings back."""
+        self._closed = True
         self._lifecycle.close()
         if self._size is not None:
             self._size.close()
@@ -245,7 +251,7 @@ class Capture:
 
     def _take_sizes(self) -> None:
         """Look at what the size ring has, a part at a time."""
-        if self._walking or self._size is None or self.lifecycle_only:
+        if self._walking or self._closed or self._size is None or self.lifecycle_only:
             return
         self._note_drops()  # those of all that is older than the next block
         end = time.perf_counter() + TURN
@@ -278,12 +284,15 @@ class Capture:
         due = kept[0].at if kept and not self._complete else _NEVER
         now = min(packets, AT_ONCE)
         with memoryview(memory) as view:
-            for _ in range(now):
+            for number in range(now):
                 following, sec, nsec, captured, _, _, _, net = header(memory, offset)
                 at = sec * _SECOND + nsec
                 if at >= due:
-                    self._settle(at)
+                    self._settle(at, TURN)
                     due = kept[0].at if kept else _NEVER
+                    if at >= due:
+                        self._block = (offset, packets - number)
+                        return True
                 clock.at = at
                 ip = offset + net
                 stream = streams.get(memory[ip + 12 : ip + 24])
@@ -293,6 +302,7 @@ class Capture:
                     if (
                         sequence == stream.expected
                         and shape & _FLAGS == _ACK_ALONE
+                        and shape >= _SHORTEST
                         and not fragment & _FRAGMENT
                         and protocol == _TCP
                         and begin < end
@@ -317,7 +327,7 @@ class Capture:
         self._block = None
         ring.release()
         if kept:
-            self._settle(clock.at)
+            self._settle(clock.at, TURN)
         return True
 
     async def _settle_in_turns(self) -> None:
@@ -383,23 +393,31 @@ class Capture:
             await asyncio.sleep(SWEEP)
             try:
                 await self._settle_in_turns()
-                self._look_after()
+                await self._look_after()
             except Exception as fault:
                 self._complain("a capture could not be looked after", exc_info=fault)
 
-    def _look_after(self) -> None:
+    async def _look_after(self) -> None:
         """What waits is given up in time; what was dropped and missed is noted."""
         now, monotonic = time.time_ns(), time.monotonic_ns()
         if abs(now - monotonic - self._clock_offset) > _SECOND:
             self._clock_offset = now - monotonic
             self._flows.step()
+            await self._give_up(_NEVER)
         self._note_drops()
         self.losses.recent = monotonic - self._dropped_at < DROPS_MATTER
         if self._flows.waiting:
-            self._flows.give_up(now if self.losses.by_design else now - self._gap())
+            await self._give_up(now if self.losses.by_design else now - self._gap())
         self._flows.forget_ended(now)
         self._shed_or_not()
         self._see_tls()
+
+    async def _give_up(self, before: int) -> None:
+        """Wait no longer for what was missed before that time."""
+        for number, flow in enumerate(list(self._flows.waiting)):
+            self._flows.give_up(flow, before)
+            if number % FLOWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _gap(self) -> int:
         return DROPPED_GAP if self.losses.recent else NETWORK_GAP
@@ -514,7 +532,7 @@ class Capture:
             return
         for number, flow in enumerate(self._flows.vanished(known, asked)):
             self._flows.forget(flow)
-            if number % AT_ONCE == 0:
+            if number % FLOWS_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     def _complain(self, sentence: str, **details: object) -> None:

@@ -87,7 +87,7 @@ class Flows:
             return
         key, flags = segment.key, segment.flags
         if flags & SYN:
-            self._syn(key if to_server else reversed_key(key), segment, to_server=to_server)
+            self._syn(key if to_server else reversed_key(key), segment, at, to_server=to_server)
             return
         if not flags & (ACK | RST):
             return  # no kernel takes it either (RFC 9293 section 3.10.7.4)
@@ -129,9 +129,9 @@ class Flows:
         else:
             self.waiting.discard(flow)
 
-    def give_up(self, before: int) -> None:
-        """Wait no longer for what was missed before that time (nanoseconds)."""
-        for flow in list(self.waiting):
+    def give_up(self, flow: Flow, before: int) -> None:
+        """Have a connection that waits do so no longer for what was missed before that time (nanoseconds)."""
+        if flow in self.waiting:
             held = flow.held_bytes
             flow.give_up(before)
             self._held += flow.held_bytes - held
@@ -139,10 +139,12 @@ class Flows:
 
     def forget_ended(self, now: int) -> None:
         """Forget what ended long enough ago."""
-        for key, (at, _) in list(self._ended.items()):
-            if now - at < ENDED_FOR:
-                break
-            del self._ended[key]
+        ended = self._ended
+        while ended:
+            oldest = next(iter(ended))
+            if now - ended[oldest][0] < ENDED_FOR:
+                return
+            del ended[oldest]
 
     def vanished(self, known: Set[bytes], asked: int) -> list[Flow]:
         """Those that the kernel does not know (any more) for the second time; `known` are its own, by the client's key.
@@ -174,11 +176,12 @@ class Flows:
     def step(self) -> None:
         """The clock that packets are stamped by was set: times before and after cannot be compared."""
         self._ended.clear()
-        self.give_up(_NEVER)
 
-    def _syn(self, client_key: bytes, segment: Segment, *, to_server: bool) -> None:
+    def _syn(self, client_key: bytes, segment: Segment, at: int, *, to_server: bool) -> None:
         """A connection is asked for, or begins (RFC 9293 section 3.5)."""
         live = self._flows.get(client_key)
+        if live is not None and at <= live.began_at:
+            return  # its own, by the other ring
         if to_server:
             if live is not None:
                 self._rivals[client_key] = segment.sequence + 1 & MASK
