@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet
 
-TEST_PROGRAMS := prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager prometheus-alertmanager=prometheus-alertmanager node=nodejs npm=npm faketime=faketime
+TEST_PROGRAMS := ip=iproute2 prometheus=prometheus promtool=prometheus amtool=prometheus-alertmanager prometheus-alertmanager=prometheus-alertmanager node=nodejs npm=npm faketime=faketime
 MATRIX_PROGRAMS := chromium=chromium
 BENCH_PROGRAMS := nginx=nginx-light haproxy=haproxy wrk=wrk prometheus-pushgateway=prometheus-pushgateway prometheus=prometheus promtool=prometheus
 NODE_PEERS := tests/peers/node/node_modules/.package-lock.json
