@@ -14,12 +14,12 @@ CACHE = Path(".cache/matrix")
 SIDE_BY_SIDE = (
     "tests/capture/test_beside_relay.py",
     "tests/capture/test_beside_tap.py",
+    "tests/capture/test_closes_alone.py",
     "tests/peers/test_clients.py",
     "tests/peers/test_pairs.py",
     "tests/peers/test_servers.py",
     "tests/test_alerts.py",
     "tests/test_alerts_mutants.py",
-    "tests/test_alerts_scenarios.py",
 )
 
 OK, TESTS_FAILED, NO_TESTS = 0, 1, 5
