@@ -34,6 +34,8 @@ __all__ = [
     "test_what_ends_every_server_alike",
 ]
 
+ONE_IN = 3
+
 pytestmark = [needs_packet_sockets, pytest.mark.matrix]
 
 
