@@ -48,8 +48,8 @@ class Losses:
 
     `directions` were lost, of which `resyncs` were found again; `missed_bytes` of TCP payload were not looked at;
     `malformed` packets made no sense, those `out_of_window` are no receiver's to believe, and there were `too_many`
-    connections to look at others. `recent` is whether the kernel has dropped packets lately: then a gap is no
-    network's.
+    connections to look at others. `recent` is whether the kernel has dropped packets lately (then a gap is
+    no network's), `ever` whether it has at all.
     """
 
     directions: int = 0
@@ -59,6 +59,7 @@ class Losses:
     out_of_window: int = 0
     too_many: int = 0  # connections to follow
     recent: bool = False
+    ever: bool = False
     by_design: bool = False  # closes only: what is not looked at is not missed
 
     def hesitant(self) -> bool:
@@ -239,12 +240,13 @@ class Flow:
     def _is_far(self, direction: _Direction, other: Stream, acknowledgment: int | None) -> bool:
         """Whether a segment that is out of window shows that a great deal was missed.
 
-        Either all is that far ahead or behind; or it acknowledges what the other side is at, which only somebody knows
-        who is part of the connection.
+        Either all is that far ahead or behind; or it acknowledges what the other side is at, which hardly anybody knows
+        who is no part of the connection. Where packets were never dropped it is forged.
         """
         direction.outside += 1
         known = acknowledgment is not None and -NEAR <= ahead_of(acknowledgment, other.next) <= NEAR
-        return known or self._losses.by_design or direction.outside > MOST_OUTSIDE
+        many = direction.outside > MOST_OUTSIDE
+        return self._losses.by_design or (self._losses.ever and (known or many))
 
     # What the streams tell (tcp.StreamOwner).
 

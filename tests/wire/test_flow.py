@@ -428,6 +428,7 @@ def test_closes_alone_however_much_went_by(size: int) -> None:
 def test_a_great_deal_was_missed_and_told_too_late() -> None:
     """What acknowledges what the other side is at is believed, however far ahead it is."""
     captured = opened()
+    captured.losses.ever = True
     captured.passed["server"] += 70 << 20
     captured.now += 1
     stream, passed = captured.flow.server, captured.passed
@@ -443,11 +444,23 @@ def test_a_great_deal_was_missed_and_told_too_late() -> None:
 
 def test_segments_far_ahead_are_believed_in_the_end() -> None:
     captured = opened()
+    captured.losses.ever = True
     captured.passed["server"] += 1 << 31
     captured.say(*[("server", DOWN)] * MOST_OUTSIDE)
     assert (captured.losses.out_of_window, captured.losses.directions) == (MOST_OUTSIDE, 0)
     captured.say(*[("server", DOWN)] * 3)
     assert (captured.losses.directions, captured.losses.resyncs) == (1, 1)
+
+
+def test_segments_far_ahead_are_forged_where_nothing_was_ever_dropped() -> None:
+    captured = opened()
+    stream, sequence = captured.flow.server, FIRST["server"] + (1 << 30) & MASK
+    acknowledged = FIRST["client"] + captured.passed["client"] & MASK
+    for _ in range(3 * MOST_OUTSIDE):
+        captured.flow.segment(stream, sequence, close(1011), 0, acknowledgment=acknowledged)
+    captured.say(*ENDINGS["client"])
+    captured.end("client", "server")
+    assert captured.closed() == ("1000", "client")
 
 
 def test_a_message_whose_refusal_may_have_been_missed_was_not_accepted() -> None:

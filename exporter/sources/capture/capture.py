@@ -434,7 +434,7 @@ class Capture:
                 self._grow(self._size)
         if dropped:
             self._dropped_at = time.monotonic_ns()
-            self.losses.recent = True
+            self.losses.recent = self.losses.ever = True
             self._missed.set()
 
     def _grow(self, ring: Ring) -> None:
