@@ -14,7 +14,7 @@ from tests.support.scraping import Page
 pytestmark = needs_packet_sockets
 
 CONNECTIONS: Final = 10
-SEEN: Final = 3 * CONNECTIONS
+SEEN: Final = 8 * CONNECTIONS
 """Messages counted in each direction by which every connection is taken to be followed."""
 RTT: Final = "websocket_ping_rtt_seconds_count"
 
