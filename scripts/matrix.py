@@ -20,6 +20,7 @@ SIDE_BY_SIDE = (
     "tests/peers/test_servers.py",
     "tests/test_alerts.py",
     "tests/test_alerts_mutants.py",
+    "tests/test_alerts_scenarios.py",
 )
 
 OK, TESTS_FAILED, NO_TESTS = 0, 1, 5
