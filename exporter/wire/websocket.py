@@ -226,10 +226,6 @@ class WebSocket:
         if contradicted and self._closed_by == side:
             self._close = self._closed_by = None
 
-    def found(self, side: Side) -> None:
-        """What a side sends is understood again."""
-        self.lost -= {side}
-
     def _label(self, close: CloseFrame) -> str:
         return INVALID if close.malformed else self._watch.vocabulary.wire_label(close.code)
 
