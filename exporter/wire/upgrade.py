@@ -10,10 +10,10 @@ import re
 from binascii import a2b_base64, b2a_base64
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple, Protocol
 
-from exporter.events import Side, UnparsedReason
+from exporter.events import Side, UnparsedReason, record
 from exporter.wire import http1
 from exporter.wire.frames import Chunk
 
@@ -43,7 +43,7 @@ def _is_key(key: bytes) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UpgradeRequest:
     """An attempted opening handshake: a GET whose Upgrade contains `websocket`.
 
