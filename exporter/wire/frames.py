@@ -19,6 +19,7 @@ RSV: Final = 0x70
 OPCODE: Final = 0x0F
 CONTROL_BIT: Final = 0x08
 CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8
 PING: Final = 0x9
@@ -36,6 +37,14 @@ PIECE: Final = 16 * 1024
 
 SETTLED: Final = 5 * TICKS_PER_SECOND
 """Ticks after which a message counts as accepted, if the connection is still open: a refusal comes sooner."""
+
+_REGULAR: Final = frozenset(
+    opcode | fin
+    for opcode in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
+    for fin in (0, FIN)
+    if fin or not opcode & CONTROL_BIT
+)
+"""First header bytes in which nothing is forbidden."""
 
 _ALL_SLOW: Final[list[list[int] | None]] = [None] * 256
 _HELD: Final = -1
@@ -167,17 +176,17 @@ class FrameMeter:
     @property
     def largest_message(self) -> int:
         """Payload bytes of the largest message."""
-        return max(self._largest, self._recent)
+        return self._recent if self._recent > self._largest else self._largest
 
     def passing(self) -> Passing:
         """The messages that the receiver may be refusing now."""
         if self._moment is not self._sizes.moment:
             self._turn()
-        last_second = recent = max(self._recent, self._before)
-        if self._moment.tick - self._earlier_tick < SETTLED:
-            recent = max(recent, self._earlier)
-        if self._skip and self._pending < 0:
-            recent = max(recent, self._stray)
+        last_second = recent = self._recent if self._recent > self._before else self._before
+        if self._earlier > recent and self._moment.tick - self._earlier_tick < SETTLED:
+            recent = self._earlier
+        if self._skip and self._pending < 0 and self._stray > recent:
+            recent = self._stray
         return Passing(self.unfinished, last_second, recent, self._deflate, self.largest_message)
 
     def end(self) -> Passing:
@@ -403,7 +412,8 @@ class FrameMeter:
             self._held = data[pos:]
             return _HELD
         after = payload + length
-        self._check(first, masked, length, extended)
+        if extended or first not in _REGULAR or masked != (self._side == "client"):
+            self._check(first, masked, length, extended)
         self._stray = 0 if self.closed else length
         if self.closed and opcode not in (PING, PONG):
             self._after_close(opcode)

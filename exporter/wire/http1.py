@@ -23,8 +23,12 @@ SHARED: Final = 256
 CRLF: Final = b"\r\n"
 HEAD_END: Final = b"\r\n\r\n"
 
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])")
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+
+METHOD: Final = _TOKEN + rb"{1,24}"
+"""What may be a request's method. Of a longer word it is not believed that HTTP comes of it."""
+
+_REQUEST_LINE: Final = re.compile(rb"(" + METHOD + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
 # Deleting what may be there, to see whether anything else is, takes a tenth of the time of an expression.
 _TOKEN_BYTES: Final = bytes(byte for byte in range(256) if re.fullmatch(_TOKEN, bytes((byte,))))
@@ -61,7 +65,7 @@ def _fields(head: bytes, begin: int) -> Fields | None:
         name, colon, value = line.partition(b":")
         if not (name and colon):
             return None
-        fields.setdefault(name.lower(), []).append(value.strip(b" \t"))
+        fields.setdefault(name.lower(), []).append(value.strip())
     return None if b"".join(fields).translate(None, _TOKEN_BYTES) else fields
 
 
@@ -85,7 +89,10 @@ def parse_response(head: bytes) -> ResponseHead | None:
 
 def tokens(fields: Fields, name: bytes) -> list[bytes]:
     """The lower-case members of a comma-separated list field, over all its lines (RFC 9110 section 5.6.1)."""
-    members = b",".join(fields.get(name, ())).lower().split(b",")
+    values = fields.get(name)
+    if values is None:
+        return []
+    members = b",".join(values).lower().split(b",")
     return [found for member in members if (found := member.strip())]
 
 
@@ -179,6 +186,10 @@ class Body:
             self._trailer = not self._behind_data
 
 
+NO_BODY: Final = Body()
+"""One for all heads without a body."""
+
+
 def _content_length(fields: Fields) -> int | None:
     values = fields.get(b"content-length")
     if values is None:
@@ -207,7 +218,8 @@ def request_body(head: RequestHead) -> Body:
         if head.minor_version == 0:
             raise Ambiguous
         return Body(chunked=True)
-    return Body(_content_length(head.fields) or 0)
+    length = _content_length(head.fields)
+    return Body(length) if length else NO_BODY
 
 
 def response_body(head: ResponseHead, method: bytes) -> Body:
@@ -217,7 +229,7 @@ def response_body(head: ResponseHead, method: bytes) -> Body:
         Ambiguous: as for `request_body`.
     """
     if method == b"HEAD" or head.status in (204, 304):
-        return Body()
+        return NO_BODY
     if _is_chunked(head.fields):
         return Body(chunked=True)
     length = _content_length(head.fields)
