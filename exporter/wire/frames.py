@@ -230,6 +230,12 @@ class FrameMeter:
         """A refusal may have been missed: from here on nothing that passes is a witness of what was accepted."""
         self._settling = False
 
+    def finish(self) -> None:
+        """Nothing more will come. Whoever listens mostly holds this meter: that circle ends here, for less than a
+        garbage collector would take to find it.
+        """
+        del self._listener
+
     @property
     def unfinished(self) -> int:
         """Declared bytes of the message under way, fragments before it included; 0 when there is none."""
