@@ -158,6 +158,8 @@ class _Bridge(logging.Handler):
         )
 
 
+_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
+
 _writer: LineWriter | None = None
 _level = logging.NOTSET
 _dropped_before = 0
@@ -218,21 +220,22 @@ def shutdown(timeout: float = FLUSH_TIMEOUT) -> None:
 atexit.register(shutdown)
 
 
-def _tell(level: int, line: MutableMapping[str, Any]) -> None:
+def _tell(level: str, line: MutableMapping[str, Any]) -> None:
     """Log a line, with its `event`, as any logger does.
 
     A logger would hand on what is in the line as keyword arguments, four times: of a close that takes as long as
     everything else.
     """
-    if level < _level:
+    if _LEVELS[level] < _level:
         return
-    name = logging.getLevelName(level).lower()
     configured = structlog.get_config()
     rendered: Any = line
-    with suppress(structlog.DropEvent):
+    try:
         for process in configured["processors"]:
-            rendered = process(None, name, rendered)
-        getattr(configured["logger_factory"](), name)(rendered)
+            rendered = process(None, level, rendered)
+    except structlog.DropEvent:
+        return
+    getattr(configured["logger_factory"](), level)(rendered)
 
 
 class EventLog(Listener):
@@ -250,19 +253,18 @@ class EventLog(Listener):
         }
 
     def _closed(self, event: Closed) -> None:
-        _tell(logging.INFO, _close_line(event))
+        _tell("info", _close_line(event))
 
     def _message_refused(self, event: MessageRefused) -> None:
-        _tell(logging.INFO, _refused_line(event))
+        _tell("info", _refused_line(event))
 
     def _mass_close_ended(self, event: MassCloseEnded) -> None:
         over = event.mass_close
-        level = logging.INFO if over.verdict == "healthy" or over.draining else logging.WARNING
-        _tell(level, _mass_close_line(over))
+        _tell("info" if over.verdict == "healthy" or over.draining else "warning", _mass_close_line(over))
 
     def _stream_unparsed(self, event: StreamUnparsed) -> None:
         if event.reason == "internal_error":
-            _tell(logging.WARNING, _fault_line(event))
+            _tell("warning", _fault_line(event))
 
 
 def _close_line(event: Closed) -> dict[str, Any]:
@@ -381,14 +383,17 @@ def _date_and_time(second: int) -> str:
 # `ensure_ascii` escapes C1 controls, line separators, bidi controls and lone surrogates with everything else that is
 # not ASCII; the writer then has nothing to decide. DEL is the one control character that JSON leaves as it is. msgspec
 # is several times as fast, but escapes nothing beyond ASCII, and a null of its may have been a NaN.
+_quick: Final = msgspec.json.Encoder()
 _encoder: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=repr)
 
 
 def _json_line(_: object, __: str, event: MutableMapping[str, Any]) -> str:
-    with suppress(Exception):
-        quick = msgspec.json.encode(event)
-        if quick.isascii() and b"null" not in quick and b"\x7f" not in quick:
-            return quick.decode()
+    try:
+        quick = _quick.encode(event)
+    except Exception:
+        quick = b"null"
+    if quick.isascii() and b"null" not in quick and b"\x7f" not in quick:
+        return quick.decode()
     try:
         line = _encoder.encode(event)
     except Exception:  # NaN, keys that are not text, circles, depth, a repr() that raises: never the relay's problem

@@ -163,12 +163,9 @@ def moment(at: float, now: float) -> str:
 
 
 def _bounded(closed: Closed) -> Closed:
-    peer = closed.peer
-    texts = (closed.reason, peer.address, peer.host, peer.path, peer.user_agent, peer.subprotocol)
-    if max(map(len, texts)) <= LONGEST_TEXT:
+    if max(len(closed.reason), *map(len, closed.peer)) <= LONGEST_TEXT:
         return closed
-    reason, *rest = map(_cut, texts)
-    return replace(closed, reason=reason, peer=Peer(*rest))
+    return replace(closed, reason=_cut(closed.reason), peer=Peer(*map(_cut, closed.peer)))
 
 
 def _cut(text: str, longest: int = LONGEST_TEXT) -> str:

@@ -92,8 +92,7 @@ def tokens(fields: Fields, name: bytes) -> list[bytes]:
     values = fields.get(name)
     if values is None:
         return []
-    members = b",".join(values).lower().split(b",")
-    return [found for member in members if (found := member.strip())]
+    return list(filter(None, map(bytes.strip, b",".join(values).lower().split(b","))))
 
 
 def first(fields: Fields, name: bytes) -> str:
