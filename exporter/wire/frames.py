@@ -405,12 +405,15 @@ class FrameMeter:
         """Take one frame of any kind. Returns the position behind it, or _HELD if it must wait for more bytes."""
         first, second = data[pos], data[pos + 1] if pos + 1 < end else 0
         opcode = first & OPCODE
-        masked = bool(second & MASK)
+        masked = second >= MASK
         length = second & LENGTH
-        extended = 0 if length < LENGTH_16 else 2 if length == LENGTH_16 else 8
-        payload = pos + 2 + extended
-        if payload <= end and extended:
-            length = int.from_bytes(data[payload - extended : payload])
+        payload = pos + 2
+        extended = 0
+        if length >= LENGTH_16:
+            extended = 2 if length == LENGTH_16 else 8
+            payload += extended
+            if payload <= end:
+                length = int.from_bytes(data[payload - extended : payload])
         if masked:
             payload += MASKING_KEY
         short_control = first & CONTROL_BIT and length <= LONGEST_CONTROL
