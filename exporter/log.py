@@ -30,6 +30,7 @@ from exporter.events import (
     MassClose,
     MassCloseEnded,
     MessageRefused,
+    Peer,
     StreamUnparsed,
 )
 
@@ -268,6 +269,7 @@ class EventLog(Listener):
 
 
 def _close_line(event: Closed) -> dict[str, Any]:
+    peer = event.peer if max(map(len, event.peer)) <= _MAX_PEER_TEXT else Peer(*map(_cut, event.peer))
     line = {
         "event": "websocket closed",
         "source": event.origin.source,
@@ -284,11 +286,11 @@ def _close_line(event: Closed) -> dict[str, Any]:
         "server_to_client_bytes": event.server_to_client.bytes,
         "server_to_client_messages": event.server_to_client.messages,
         "server_to_client_largest_message": event.server_to_client.largest_message,
-        "client": event.peer.address,
-        "host": _cut(event.peer.host),
-        "path": _cut(event.peer.path),
-        "user_agent": _cut(event.peer.user_agent),
-        "subprotocol": _cut(event.peer.subprotocol),
+        "client": peer.address,
+        "host": peer.host,
+        "path": peer.path,
+        "user_agent": peer.user_agent,
+        "subprotocol": peer.subprotocol,
     }
     if event.transport_end is not None:
         line["transport_end_side"] = event.transport_end.side
