@@ -9,6 +9,7 @@ whatever a peer chose freely (reason, path, user agent, address) is only ever lo
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, NewType, Protocol, get_args
 
 Source = Literal["tap", "capture", "probe", "webhook"]
@@ -380,8 +381,7 @@ class ClientsReported:
     reports: Sequence[ClientReport]
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(NamedTuple):
     """Services reported opens and closes: by how much each count grows, and what became of the events.
 
     Many events at once, because they come in batches and each is cheap only then. Each is in `counts` exactly once,
@@ -391,7 +391,7 @@ class Reported:
     counts: Mapping[Count, float]
     accepted: int = 0
     duplicate: int = 0
-    rejected: Mapping[Rejection, int] = field(default_factory=dict)
+    rejected: Mapping[Rejection, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

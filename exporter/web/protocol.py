@@ -62,8 +62,8 @@ handle the request.
 class Prompt:
     """What small POST requests to these `paths` may be answered with at once, without the application.
 
-    `judge` is given the path and the fields of a head, and returns what answers a body behind it, and behind all further
-    heads of the very same bytes; None has the application handle the request.
+    `judge` is given the path and the fields of a head, and returns what answers a body behind it, and behind all
+    further heads of the very same bytes; None has the application handle the request.
     """
 
     paths: frozenset[bytes]

@@ -51,22 +51,21 @@ class Stale(Exception):
 class Batch:
     """The acceptable events of one request, as a book enters them.
 
-    `ids` are the identities of those events that have one, in order; `reports[keyed[n]]` is the event of `ids[n]`.
+    `ids` are the identities of those events that have one, in order.
     `opens` are the targets of which opens are among them, or were counted before: a book may know of more.
     `since` (Unix seconds) is what the times of events were held against, at the moment `judged` of the same clock.
     Those that name no target are `otherwise`'s.
     """
 
-    __slots__ = ("_add_up", "_all", "ids", "judged", "keyed", "opens", "otherwise", "reports", "since")
+    __slots__ = ("_add_up", "_all", "ids", "judged", "opens", "otherwise", "reports", "since")
 
     def __init__(
         self,
-        add_up: Callable[[Sequence[Report], Set[str]], Mapping[Count, float]],
+        add_up: Callable[[Sequence[Report], str, Set[str]], Mapping[Count, float]],
         since: float,
         judged: float,
         reports: Sequence[Report],
         ids: Sequence[str],
-        keyed: Sequence[int],
         opens: Set[str],
         otherwise: str = "",
     ) -> None:
@@ -77,7 +76,6 @@ class Batch:
         self.judged = judged
         self.reports = reports
         self.ids = ids
-        self.keyed = keyed
         self.opens = opens
 
     @property
@@ -85,14 +83,22 @@ class Batch:
         """A digest of each id, 16 bytes long: as good as the id itself, and short."""
         return [hashlib.blake2b(one.encode(), digest_size=_DIGEST).digest() for one in self.ids]
 
+    @property
+    def keyed(self) -> Sequence[int]:
+        """`reports[keyed[n]]` is the event of `ids[n]`."""
+        if len(self.ids) == len(self.reports):
+            return range(len(self.reports))
+        return [index for index, report in enumerate(self.reports) if report.id is not None]
+
     def counts(self, duplicates: frozenset[int] = frozenset()) -> Mapping[Count, float]:
         """What the events add, without those whose ids are at these positions of `ids`."""
         if duplicates:
-            left_out = {self.keyed[position] for position in duplicates}
+            keyed = self.keyed
+            left_out = {keyed[position] for position in duplicates}
             reports = [report for index, report in enumerate(self.reports) if index not in left_out]
-            return self._add_up(reports, self.opens)
+            return self._add_up(reports, self.otherwise, self.opens)
         if self._all is None:
-            self._all = self._add_up(self.reports, self.opens)
+            self._all = self._add_up(self.reports, self.otherwise, self.opens)
         return self._all
 
 

@@ -100,12 +100,12 @@ class Webhook:
         while True:
             # Nothing else may happen between judging and entering, or it is judged again.
             rules = self._rules
-            batch, refused, places = self._sorted(items, target)
+            batch, refused = self._sorted(items, target)
             try:
                 committed = await self._book.enter(batch) if batch.reports else Committed(frozenset(), {})
             except Stale:
                 continue
-            outcome = self._counted(batch, refused, places, committed)
+            outcome = self._counted(batch, refused, committed)
             await self._tell_clients(self._clients(batch, committed.duplicates, rules))
             return outcome
 
@@ -118,26 +118,26 @@ class Webhook:
 
     def take_at_once(self, items: Sequence[Report | Rejection]) -> Outcome | None:
         """As `take`, without waiting; None where that cannot be, and then nothing is counted."""
-        batch, refused, places = self._sorted(items, None)
+        batch, refused = self._sorted(items, None)
         committed = self._book.enter_at_once(batch)
         if committed is None:
             return None
         clients = self._clients(batch, committed.duplicates, self._rules)
-        outcome = self._counted(batch, refused, places, committed)
+        outcome = self._counted(batch, refused, committed)
         if clients:
             self._sink.emit(ClientsReported(clients))
         return outcome
 
     def _sorted(
         self, items: Sequence[Report | Rejection], target: str | None
-    ) -> tuple[Batch, list[tuple[int, Rejection]], Sequence[int]]:
-        rules, tally = self._rules, self._tally
+    ) -> tuple[Batch, list[tuple[int, Rejection]]]:
+        rules = self._rules
         if target is not None and (rules.strict or target in rules.targets):
             rules = replace(rules, otherwise=target)
         return _sort(
             items,
             rules,
-            lambda reports, opened: tally(reports, rules.otherwise or "", opened),
+            self._tally,
             self._book.since,
             self._now(),
             self._opened,
@@ -147,7 +147,6 @@ class Webhook:
         self,
         batch: Batch,
         refused: list[tuple[int, Rejection]],
-        places: Sequence[int],
         committed: Committed,
     ) -> Outcome:
         self._opened |= batch.opens
@@ -158,7 +157,10 @@ class Webhook:
             return Outcome(accepted, [])
         rejected = Counter(reason for _, reason in refused)
         self._sink.emit(Reported(committed.counts, accepted, len(duplicates), rejected))
-        known = [(places[batch.keyed[position]], None) for position in duplicates]
+        left_out = {index for index, _ in refused}
+        places = [index for index in range(len(batch.reports) + len(refused)) if index not in left_out]
+        keyed = batch.keyed
+        known = [(places[keyed[position]], None) for position in duplicates]
         return Outcome(accepted, sorted([*refused, *known], key=lambda item: item[0]))
 
     def _clients(self, batch: Batch, duplicates: frozenset[int], rules: Rules) -> list[ClientReport]:
@@ -167,14 +169,17 @@ class Webhook:
         `rules` are those under which the batch was judged: while it waited for the disk there may have come others.
         """
         hasher = self._hasher
+        if hasher is None:
+            return []
         named = [
             index
             for index, report in enumerate(batch.reports)
             if report.client is not None or (report.code == TOO_BIG and report.direction is not None)
         ]
-        if hasher is None or not named:
+        if not named:
             return []
-        known = {batch.keyed[position] for position in duplicates}
+        keyed = batch.keyed
+        known = {keyed[position] for position in duplicates}
         now = self._now()
         found = [
             _client(batch.reports[index], batch.otherwise, rules, now, hasher) for index in named if index not in known
@@ -185,12 +190,12 @@ class Webhook:
 def _sort(
     items: Sequence[Report | Rejection],
     rules: Rules,
-    add_up: Callable[[Sequence[Report], Set[str]], Mapping[Count, float]],
+    tally: Tally,
     since: float,
     judged: float,
     opened: Set[str],
-) -> tuple[Batch, list[tuple[int, Rejection]], Sequence[int]]:
-    """The acceptable events as a batch, the others with where they are in `items`, and where those of the batch are.
+) -> tuple[Batch, list[tuple[int, Rejection]]]:
+    """The acceptable events as a batch, and the others with where they are in `items`.
 
     Runs once for each event: no calls but the unavoidable.
     """
@@ -231,15 +236,8 @@ def _sort(
         if item.code is None:
             opens.add(str(target if known else otherwise))
         reports.append(item)
-    places: Sequence[int] = range(len(items))
-    if refused:
-        left_out = {index for index, _ in refused}
-        places = [index for index in places if index not in left_out]
-    keyed: Sequence[int] = range(len(reports))
-    if len(ids) < len(reports):
-        keyed = [index for index in keyed if reports[index].id is not None]
     opens_ever = opened | opens if opens else opened
-    return Batch(add_up, since, judged, reports, ids, keyed, opens_ever, otherwise or ""), refused, places
+    return Batch(tally, since, judged, reports, ids, opens_ever, otherwise or ""), refused
 
 
 def _client(report: Report, otherwise: str, rules: Rules, now: float, hasher: Hasher) -> ClientReport:
