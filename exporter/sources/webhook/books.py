@@ -40,6 +40,7 @@ CLOCK_STEP: Final = 0.001
 """Seconds that two readings of the clock may be apart."""
 
 _DIGEST: Final = 16
+_NOBODY: Final[frozenset[str]] = frozenset()
 
 _log = structlog.get_logger(__name__)
 
@@ -51,32 +52,35 @@ class Stale(Exception):
 class Batch:
     """The acceptable events of one request, as a book enters them.
 
-    `ids` are the identities of those events that have one, in order.
+    `ids` are the identities of those `reports` that have one, in order; `of_clients` is where in `reports` those are
+    that tell of a client, or of a refused message.
     `opens` are the targets of which opens are among them, or were counted before: a book may know of more.
     `since` (Unix seconds) is what the times of events were held against, at the moment `judged` of the same clock.
     Those that name no target are `otherwise`'s.
     """
 
-    __slots__ = ("_add_up", "_all", "ids", "judged", "opens", "otherwise", "reports", "since")
+    __slots__ = ("_add_up", "_all", "ids", "judged", "of_clients", "opens", "otherwise", "reports", "since")
 
     def __init__(
         self,
         add_up: Callable[[Sequence[Report], str, Set[str]], Mapping[Count, float]],
         since: float,
         judged: float,
-        reports: Sequence[Report],
-        ids: Sequence[str],
-        opens: Set[str],
-        otherwise: str = "",
+        otherwise: str,
     ) -> None:
         self._add_up = add_up
-        self.otherwise = otherwise
         self._all: Mapping[Count, float] | None = None
         self.since = since
         self.judged = judged
-        self.reports = reports
-        self.ids = ids
-        self.opens = opens
+        self.otherwise = otherwise
+        self.reports: list[Report] = []
+        self.ids: list[str] = []
+        self.of_clients: list[int] = []
+        self.opens: Set[str] = _NOBODY
+
+    def opened(self, targets: Set[str]) -> None:
+        """Learn of targets of which opens are counted."""
+        self.opens = self.opens | targets if self.opens else targets
 
     @property
     def keys(self) -> list[bytes]:
@@ -148,11 +152,11 @@ class MemoryBook:
 
     async def enter(self, batch: Batch) -> Committed:
         """Count a batch, all of it or nothing. Raises Stale."""
-        keys = _keys(batch.ids)
+        keys = await _keys_in_turns(batch.ids)
         if len(batch.reports) > LONG:
             await asyncio.sleep(0)
-            if _is_stale(batch, self.since, self._now()):
-                raise Stale
+        if _is_stale(batch, self.since, self._now()):
+            raise Stale
         return self._enter(batch, keys)
 
     def enter_at_once(self, batch: Batch) -> Committed:
@@ -218,6 +222,17 @@ def _keys(ids: Sequence[str]) -> Sequence[str]:
     if not ids or max(map(len, ids)) <= LONG_ID:
         return ids
     return [_digest(one) if len(one) > LONG_ID else one for one in ids]
+
+
+async def _keys_in_turns(ids: Sequence[str]) -> Sequence[str]:
+    """The same; where some are long, so that the relay gets its turn in between."""
+    if len(ids) <= LONG or max(map(len, ids)) <= LONG_ID:
+        return _keys(ids)
+    keys: list[str] = []
+    for start in range(0, len(ids), LONG):
+        keys += _keys(ids[start : start + LONG])
+        await asyncio.sleep(0)
+    return keys
 
 
 def _digest(identity: str) -> str:
@@ -346,7 +361,7 @@ def _tell_of_opens(batches: Iterable[Batch], opened: Set[str]) -> Set[str]:
     for batch in batches:
         if not batch.opens <= opened:
             opened = opened | batch.opens
-        batch.opens = opened
+        batch.opened(opened)
     return opened
 
 
