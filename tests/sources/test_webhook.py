@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import string
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -406,6 +407,25 @@ class TestStorage:
         book.close()
         assert again.accepted == later.accepted == 0
         assert heard.closes() == 50 + 24 * 500
+
+    @conversation
+    async def test_a_failed_commit_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        """What cannot be stored is let go of at once, and not when garbage is collected: that is seldom."""
+        slow = Slow()
+        slow.gate.set()
+        async with on_disk(tmp_path, slow) as (webhook, _, _):
+            gc.collect()
+            gc.disable()
+            try:
+                for number in range(10):
+                    slow.fault = CommitFailed("no")
+                    with pytest.raises(CommitFailed):
+                        await take(webhook, close(id=str(number), target="chat"))
+                await asyncio.sleep(0)
+                kept = sum(isinstance(one, Batch) for one in gc.get_objects())
+            finally:
+                gc.enable()
+        assert kept <= 1  # the last one, of the commit that was tried last
 
     @conversation
     async def test_a_request_that_is_given_up(self, tmp_path: Path) -> None:

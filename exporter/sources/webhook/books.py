@@ -37,16 +37,12 @@ TOLD_AGAIN: Final = 10.0
 """Seconds after which the log says again why commits fail."""
 
 CLOCK_STEP: Final = 0.001
-"""Seconds that two readings of the clock may be apart."""
+"""Seconds by which the clock may be set back between two readings without ids seeming to have been forgotten."""
 
 _DIGEST: Final = 16
 _NOBODY: Final[frozenset[str]] = frozenset()
 
 _log = structlog.get_logger(__name__)
-
-
-class Stale(Exception):
-    """Ids have been forgotten since a batch was judged: it has to be judged again."""
 
 
 class Batch:
@@ -123,8 +119,11 @@ class Book(Protocol):
         """Count a batch without waiting; None where that cannot be, and then nothing is counted."""
         ...
 
-    async def enter(self, batch: Batch) -> Committed:
-        """Count a batch, all of it or nothing. Raises StorageError, or Stale."""
+    async def enter(self, batch: Batch) -> Committed | None:
+        """Count a batch, all of it or nothing. Raises StorageError.
+
+        None where ids have been forgotten since it was judged: nothing is counted, and it has to be judged again.
+        """
         ...
 
 
@@ -150,14 +149,12 @@ class MemoryBook:
         """The Unix time since which every id is remembered."""
         return max(self._now() - self._window, self._began[-1])
 
-    async def enter(self, batch: Batch) -> Committed:
-        """Count a batch, all of it or nothing. Raises Stale."""
+    async def enter(self, batch: Batch) -> Committed | None:
+        """Count a batch, all of it or nothing; None where it has to be judged again."""
         keys = await _keys_in_turns(batch.ids)
         if len(batch.reports) > LONG:
             await asyncio.sleep(0)
-        if _is_stale(batch, self.since, self._now()):
-            raise Stale
-        return self._enter(batch, keys)
+        return None if _is_stale(batch, self.since, self._now()) else self._enter(batch, keys)
 
     def enter_at_once(self, batch: Batch) -> Committed:
         """Count a batch. Never raises: nothing else happens in between."""
@@ -213,7 +210,10 @@ class MemoryBook:
 
 
 def _is_stale(batch: Batch, since: float, now: float) -> bool:
-    """Whether ids have been forgotten since `batch` was judged, but for those that time itself made too old."""
+    """Whether ids have been forgotten since `batch` was judged, but for those that time itself made too old.
+
+    `since` was read before `now`, as `judged` was before the batch's: so time between them is no reason.
+    """
     return since - batch.since > now - batch.judged + CLOCK_STEP
 
 
@@ -254,7 +254,7 @@ class StorageBook:
         self._failed = failed
         self._now = now
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage")
-        self._waiting: list[tuple[Batch, asyncio.Future[Committed]]] = []
+        self._waiting: list[tuple[Batch, asyncio.Future[Committed | None]]] = []
         self._wanted = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -274,13 +274,18 @@ class StorageBook:
     def enter_at_once(self, batch: Batch) -> None:
         """Nothing is on disk at once."""
 
-    async def enter(self, batch: Batch) -> Committed:
-        """Count a batch; returns once it is on disk. Raises StorageError, or Stale."""
-        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+    async def enter(self, batch: Batch) -> Committed | None:
+        """Count a batch; returns once it is on disk, or None where it has to be judged again. Raises StorageError."""
+        future: asyncio.Future[Committed | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, future))
         self._settled.clear()
         self._wanted.set()
-        return await future
+        try:
+            return await future
+        finally:
+            # Its exception's traceback refers to this frame: the batch would be kept until garbage is collected, which
+            # is seldom, as reports are not tracked.
+            del future
 
     async def settled(self) -> None:
         """Wait until no batch waits for a commit any more."""
@@ -318,15 +323,14 @@ class StorageBook:
             if not self._waiting:
                 self._settled.set()
 
-    def _stale(self, batch: Batch, future: "asyncio.Future[Committed]") -> bool:
+    def _stale(self, batch: Batch, future: "asyncio.Future[Committed | None]") -> bool:
         """Whether ids were dropped while the batch waited, which then has to be judged anew.
 
         Within one commit nothing is dropped before all of it has been compared.
         """
         if not _is_stale(batch, self._storage.since, self._now()):
             return False
-        if not future.done():
-            future.set_exception(Stale())
+        _settle(future, None)
         return True
 
     def _tell(self, error: StorageError) -> None:
@@ -341,7 +345,7 @@ class StorageBook:
         self._thread.submit(self._storage.close).result()
         self._thread.shutdown()
 
-    def _take(self) -> list[tuple[Batch, asyncio.Future[Committed]]]:
+    def _take(self) -> list[tuple[Batch, asyncio.Future[Committed | None]]]:
         """The batches to be committed next."""
         events = taken = 0
         while taken < len(self._waiting) and (not taken or events < GROUP_EVENTS):
@@ -365,7 +369,7 @@ def _tell_of_opens(batches: Iterable[Batch], opened: Set[str]) -> Set[str]:
     return opened
 
 
-def _settle(future: "asyncio.Future[Committed]", result: Committed | StorageError) -> None:
+def _settle(future: "asyncio.Future[Committed | None]", result: Committed | StorageError | None) -> None:
     if future.done():  # whoever asked has been cancelled; what was committed counts all the same
         return
     if isinstance(result, StorageError):

@@ -12,7 +12,7 @@ from exporter.closecodes import Vocabulary
 from exporter.events import ClientReport, ClientsReported, Count, Origin, Rejection, Reported, Sink
 from exporter.reports import Report
 from exporter.reports.tally import Tally
-from exporter.sources.webhook.books import LONG, Batch, Book, Stale
+from exporter.sources.webhook.books import LONG, Batch, Book
 from exporter.storage import Committed
 from exporter.wire.client_key import Hasher
 
@@ -104,9 +104,8 @@ class Webhook:
                     await asyncio.sleep(0)
                 _judge(items[start : start + LONG], start, rules, batch, refused)
             batch.opened(self._opened)
-            try:
-                committed = await self._book.enter(batch) if batch.reports else Committed(frozenset(), {})
-            except Stale:
+            committed = await self._book.enter(batch) if batch.reports else Committed(frozenset(), {})
+            if committed is None:
                 continue
             outcome = self._counted(batch, refused, committed)
             await self._tell_clients(self._clients(batch, committed.duplicates), batch.otherwise, rules)
@@ -132,7 +131,8 @@ class Webhook:
         rules = self._rules
         if target is not None and (rules.strict or target in rules.targets):
             rules = replace(rules, otherwise=target)
-        return rules, Batch(self._tally, self._book.since, self._now(), rules.otherwise or ""), []
+        judged = self._now()  # before `since` is read: see `_is_stale`
+        return rules, Batch(self._tally, self._book.since, judged, rules.otherwise or ""), []
 
     def _counted(
         self,
