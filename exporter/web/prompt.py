@@ -89,8 +89,8 @@ class PromptProtocol(GuardedProtocol):
         self._answered = 0
         self._head = b""
         if len(data) <= LARGEST and self._is_between_requests():
-            head, _, body = data.partition(_END_OF_HEAD)
-            known = self._heads.find(head)
+            head, end, body = data.partition(_END_OF_HEAD)
+            known = self._heads.find(head) if end else None
             # The parser is between requests, too, and would take exactly these bytes for this one.
             answer = known.respond(body) if known is not None and known.length == len(body) else None
             if answer is not None:

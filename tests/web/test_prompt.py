@@ -296,6 +296,31 @@ def test_a_known_head_in_two_reads(run: Run, cut: int) -> None:
     run(conversation())
 
 
+def test_a_known_head_that_may_go_on(run: Run) -> None:
+    """A head is known by its end, too: without the empty line there may be more of it, even where no body follows."""
+
+    async def conversation() -> None:
+        site = Counting()
+        at_once: list[Fields] = []
+
+        def judge(_: bytes, fields: Fields) -> Respond:
+            at_once.append(fields)
+            return lambda body: (202, b"content-length: %d\r\n\r\n%b" % (len(body), body))
+
+        prompt = Prompt(frozenset({PATH.encode()}), judge)
+        async with serving(site.app, prompt=prompt) as served, connected(served.address) as client:
+            for _ in range(3):
+                await client.send(post(b""))
+                assert (await client.answer()).status == 202
+            await client.send(post(b"").removesuffix(b"\r\n\r\n"))
+            await asyncio.sleep(0.05)
+            await client.send(b"\r\nX-More: of it\r\n\r\n")
+            assert (await client.answer()).status == 202
+        assert [(b"x-more", b"of it") in fields for fields in at_once] == [False, False, True]
+
+    run(conversation())
+
+
 def test_a_known_head_and_more(run: Run) -> None:
     """What follows the body of a known head is the next request, or no request at all."""
 
