@@ -31,8 +31,18 @@ MASKING_KEY: Final = 4
 LONGEST_HEADER: Final = 14
 LONGEST_CONTROL: Final = 125
 
+
+class Readable(Protocol):
+    """Memory in which bytes are looked at one by one."""
+
+    def __getitem__(self, at: int, /) -> int:
+        """One of its bytes."""
+        ...
+
+
 PIECE: Final = 16 * 1024
-"""Bytes copied at once where a frame header may be: the rest of a large message is never even copied."""
+"""Bytes copied at once where small frames may be. Where a large one may be that is as many as a header has: its payload
+is never even copied."""
 
 SETTLED: Final = 5 * TICKS_PER_SECOND
 """Ticks after which a message counts as accepted, if the connection is still open: a refusal comes sooner."""
@@ -231,10 +241,13 @@ class FrameMeter:
     def feed(self, data: Chunk) -> None:
         """Take the next bytes of this direction. The cost of a payload does not grow with its length."""
         end = len(data)
+        if 1 < end <= PIECE and self.whole(data, 0, end):
+            return
         self.bytes += end
         if self._moment is not self._sizes.moment:
             self._turn()
         pos = 0
+        look = PIECE if end <= PIECE else LONGEST_HEADER
         while pos < end:
             skip = self._skip
             if skip > end - pos:
@@ -245,12 +258,44 @@ class FrameMeter:
                 self._message_passed()
                 pos += skip
                 continue
-            piece = bytes(data[pos : pos + PIECE])
-            pos += PIECE
+            piece = bytes(data[pos : pos + look])
+            pos += look
             if self._held:
                 piece = self._held + piece
                 self._held = b""
             self._frames(piece)
+            look = PIECE if self._skip <= PIECE else LONGEST_HEADER
+
+    def whole(self, memory: Readable, begin: int, end: int) -> bool:
+        """Take the next bytes, those from `begin` to `end`, if they are exactly one unfragmented message under 64 KiB.
+
+        That is what most reads and most segments are, of which there are two bytes at least. Returns whether it is one;
+        if not, nothing has been taken.
+        """
+        row = self._rows[memory[begin]]
+        if row is None or self._skip or self._held or self._moment is not self._sizes.moment:
+            return False
+        steps, second_16, header_16 = self._layout
+        second = memory[begin + 1]
+        size = end - begin
+        if steps[second] == size:
+            row[second] += 1
+            length = second & LENGTH
+            if length > self._recent:
+                self._recent = length
+        elif second == second_16 and size > header_16:
+            length = memory[begin + 2] << 8 | memory[begin + 3]
+            if header_16 + length != size or length < SHORTEST_EXTENDED:
+                return False
+            row[SMALL_SLOTS + (length - 1).bit_length()] += 1
+            row[TOTAL_SLOT] += length
+            if length > self._notable:
+                self._note(length, compressed=row is self._sizes.compressed.slots)
+        else:
+            return False
+        self.bytes += size
+        self.messages += 1
+        return True
 
     def _turn(self) -> None:
         """A new moment has come: what passed before is older now, or near another limit."""
