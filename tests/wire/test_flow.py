@@ -75,7 +75,8 @@ class Captured:
             if sequence == stream.expected and sent.data and not sent.fin:
                 self.clock.at = sent.at
                 stream.expected = sequence + len(sent.data) & MASK
-                stream.feed(sent.data)
+                if len(sent.data) < 2 or not stream.meter.whole(sent.data, 0, len(sent.data)):
+                    stream.meter.feed(sent.data)
             else:
                 end = sequence + len(sent.data) & MASK if sent.fin else None
                 self.flow.segment(stream, sequence, sent.data, sent.at, end=end)

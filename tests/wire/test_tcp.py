@@ -21,21 +21,21 @@ class Taker:
     gaps: list[tuple[int, int]] = field(default_factory=list)  # where, and of how many bytes
     times: list[int] = field(default_factory=list)
 
-    def take(self, stream: Stream, data: Chunk, at: int) -> None:
+    def take(self, stream: "Stream[Taker]", data: Chunk, at: int) -> None:
         self.taken += data
         self.times.append(at)
         self.known = max(0, self.known - len(data))
 
-    def known_payload(self, stream: Stream) -> int:
+    def known_payload(self, stream: "Stream[Taker]") -> int:
         return self.known
 
-    def gap(self, stream: Stream, size: int) -> None:
+    def gap(self, stream: "Stream[Taker]", size: int) -> None:
         self.gaps.append((len(self.taken), size))
 
 
-def stream_from(first: int, known: int = 0) -> tuple[Stream, Taker]:
+def stream_from(first: int, known: int = 0) -> tuple[Stream[Taker], Taker]:
     taker = Taker(known)
-    return Stream(taker, "client", first, taker.taken.extend), taker
+    return Stream(taker, "client", first), taker
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_late_fin_of_nothing_new_is_none() -> None:
     assert (stream.end, stream.finished) == (NEVER, False)
 
 
-def test_straight_to_the_feed_only_while_nothing_is_in_the_way() -> None:
+def test_straight_to_the_meter_only_while_nothing_is_in_the_way() -> None:
     stream, _ = stream_from(0)
     stream.direct = True
     stream.segment(0, b"a", 0)
