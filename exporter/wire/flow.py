@@ -69,15 +69,14 @@ class Losses:
 class Direction(Stream["Flow"]):
     """One side's stream, and while it is not understood the search for frames in it.
 
-    `missed` is whether its loss was counted, `outside` how many segments in a row were out of its window.
+    `outside` is how many segments in a row were out of its window.
     """
 
-    __slots__ = ("missed", "outside", "search")
+    __slots__ = ("outside", "search")
 
     def __init__(self, owner: "Flow", side: Side, first: int) -> None:
         super().__init__(owner, side, first)
         self.search: Search | None = None
-        self.missed = False
         self.outside = 0
 
 
@@ -145,6 +144,10 @@ class Flow:
     def waits(self) -> bool:
         """Whether something is held until a gap closes."""
         return self.client.waiting_since is not None or self.server.waiting_since is not None
+
+    def hesitant(self) -> bool:
+        """Whether what is seen first may not have happened first."""
+        return self._losses.hesitant() or self.waits
 
     def segment(
         self,
@@ -286,16 +289,13 @@ class Flow:
         if websocket is not None:
             websocket.lost |= {stream.side}
 
-    def _hesitant(self) -> bool:
-        return self._losses.hesitant() or self.waits
-
     def _go_straight(self) -> None:
         """Once it is a WebSocket, or nothing to be followed, segments need nobody between them and their meter."""
         websocket, understood = self._observer.websocket, self._observer.understood
         if websocket is None and understood:
             return
         if websocket is not None:
-            websocket.hesitant = self._hesitant
+            websocket.witness = self
         for stream in (self.client, self.server):
             if stream.search is None:
                 stream.meter = _meter(websocket, stream.side) if websocket is not None and understood else UNREAD
@@ -314,7 +314,7 @@ class Flow:
         if stream.search is None:
             stream.search = Search(stream.side)
             if not self._losses.by_design:
-                stream.missed = True
+                stream.search.counted = True
                 self._losses.directions += 1
 
     def _search(self, missed: Direction | None = None) -> None:
@@ -338,8 +338,7 @@ class Flow:
         if websocket is None:
             websocket = self._attach(by_close=is_close(data, stream.side))
         stream.search = None
-        self._losses.resyncs += stream.missed
-        stream.missed = False
+        self._losses.resyncs += search.counted
         websocket.lost -= {stream.side}
         meter = _meter(websocket, stream.side)
         meter.resume(found.skip)
@@ -357,7 +356,7 @@ class Flow:
         be the answer to one.
         """
         websocket = self._observer.attach()
-        websocket.hesitant = self._hesitant
+        websocket.witness = self
         for one in (self.client, self.server):
             websocket.incomplete |= {one.side}
             if by_close or (one.search is not None and one.search.began):

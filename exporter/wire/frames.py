@@ -51,19 +51,22 @@ _ALL_SLOW: Final[list[list[int] | None]] = [None] * 256
 _HELD: Final = -1
 
 
-def _steps(side: Side) -> list[int]:
-    """Bytes from one frame to the next by second header byte: short frames with `side`'s proper masking, else 0."""
-    mask, header = (MASK, 2 + MASKING_KEY) if side == "client" else (0, 2)
+_Layout = tuple[Side, list[int], int, int]
+"""What a side's frames look like.
+
+Behind the side come the bytes from one frame to the next by the second byte of its header, of short frames with the
+side's proper masking, else 0; then the second byte behind which a 16-bit length follows, and the size of such a header.
+"""
+
+
+def _layout(side: Side) -> _Layout:
+    mask, key = (MASK, MASKING_KEY) if side == "client" else (0, 0)
     steps = [0] * 256
-    steps[mask : mask + SHORTEST_EXTENDED] = range(header, header + SHORTEST_EXTENDED)
-    return steps
+    steps[mask : mask + SHORTEST_EXTENDED] = range(2 + key, 2 + key + SHORTEST_EXTENDED)
+    return side, steps, mask | LENGTH_16, 4 + key
 
 
-_LAYOUTS: Final[dict[Side, tuple[list[int], int, int]]] = {
-    "client": (_steps("client"), MASK | LENGTH_16, 4 + MASKING_KEY),
-    "server": (_steps("server"), LENGTH_16, 4),
-}
-"""What each side's frames look like: `_steps`, and a 16-bit length's second byte and size of the header."""
+_LAYOUTS: Final[dict[Side, _Layout]] = {"client": _layout("client"), "server": _layout("server")}
 
 
 def unmask(payload: bytes, key: bytes) -> bytes:
@@ -137,7 +140,6 @@ class FrameMeter:
         "_recent",
         "_rows",
         "_settling",
-        "_side",
         "_sizes",
         "_skip",
         "_stray",
@@ -148,7 +150,6 @@ class FrameMeter:
     )
 
     def __init__(self, side: Side, sizes: DirectionSizes, *, deflate: bool, listener: FrameListener) -> None:
-        self._side: Side = side
         self._sizes = sizes
         self._deflate = deflate
         self._listener = listener
@@ -173,6 +174,11 @@ class FrameMeter:
         self.bytes = 0
         self.messages = 0
         self.closed = False
+
+    @property
+    def _side(self) -> Side:
+        side, *_ = self._layout
+        return side
 
     @property
     def largest_message(self) -> int:
@@ -275,7 +281,7 @@ class FrameMeter:
         row = self._rows[memory[begin]]
         if row is None or self._skip or self._held or self._moment is not self._sizes.moment:
             return False
-        steps, second_16, header_16 = self._layout
+        _, steps, second_16, header_16 = self._layout
         second = memory[begin + 1]
         size = end - begin
         if steps[second] == size:
@@ -365,7 +371,7 @@ class FrameMeter:
         when all was taken.
         """
         rows = self._rows
-        steps, second_16, header_16 = self._layout
+        _, steps, second_16, header_16 = self._layout
         last = end - 1
         messages = 0
         top = 0

@@ -4,10 +4,11 @@ Packets come from a cooked socket, so that they begin with the network header. N
 hold together is `Malformed`, and what is no TCP is None.
 """
 
+from mmap import mmap
 from struct import Struct, error
 from typing import Final, NamedTuple
 
-Memory = bytes | bytearray | memoryview
+Memory = bytes | bytearray | memoryview | mmap
 
 IPV4: Final = 0x0800
 IPV6: Final = 0x86DD
@@ -168,4 +169,4 @@ def _tcp(memory: Memory, begin: int, stop: int, end: int, addresses: int, width:
     key = bytes(memory[addresses : behind + _PORTS])
     if behind != begin:  # options are between them
         key = key[:-_PORTS] + bytes(memory[begin : begin + _PORTS])
-    return Segment(key, sequence, acknowledgment, shape & 0x3F, data, min(stop, end), stop - data)
+    return Segment(key, sequence, acknowledgment, shape & 0x3F, data, stop if stop < end else end, stop - data)

@@ -140,12 +140,16 @@ class Found(NamedTuple):
 
 
 class Search:
-    """Follows possible beginnings of frames through the segments of one side. `began` is whether there were any."""
+    """Follows possible beginnings of frames through the segments of one side. `began` is whether there were any.
 
-    __slots__ = ("_candidates", "_side", "began")
+    `counted` is for whoever counts what is searched for.
+    """
+
+    __slots__ = ("_candidates", "_side", "began", "counted")
 
     def __init__(self, side: Side) -> None:
         self.began = False
+        self.counted = False
         self._side: Side = side
         self._candidates: list[_Candidate] = []
 

@@ -203,7 +203,7 @@ class Stream(Generic[Owner]):
     def _straighten(self) -> None:
         """What comes next may go straight to the meter, if nothing is in the way."""
         if self.direct and not self._held and self.end == NEVER:
-            self.expected = self._next
+            self.expected, self._next = self._next, NEVER
 
     def _bridge(self, size: int, at: int) -> bool:
         """Pass over a gap whose bytes are all known to be payload. Returns whether that was so."""

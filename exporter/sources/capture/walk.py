@@ -17,7 +17,7 @@ from exporter.sources.capture.flows import Flows
 from exporter.sources.capture.opening import Rings
 from exporter.sources.capture.ring import ETHERTYPE, PACKET, Block, seen_at
 from exporter.wire.flow import Flow, Losses, PacketClock
-from exporter.wire.frames import PIECE, Chunk
+from exporter.wire.frames import PIECE
 from exporter.wire.packet import (
     DATA_SHAPES,
     IPV6_VERSION,
@@ -255,13 +255,13 @@ class Walk:
                     except Exception as fault:
                         self._failed(stream.owner, fault)
                 else:
-                    self._any(view, offset, ip, captured)
+                    self._any(memory, offset, ip, captured)
                     if time.perf_counter() > deadline:
                         return offset + following, number + 1
                 offset += following
         return offset, packets
 
-    def _any(self, memory: memoryview, offset: int, begin: int, captured: int) -> None:
+    def _any(self, memory: bytes | mmap, offset: int, begin: int, captured: int) -> None:
         """Take any packet: its header is at `offset`, its `captured` bytes at `begin`."""
         (ethertype,) = ETHERTYPE.unpack_from(memory, offset)
         try:
@@ -271,11 +271,8 @@ class Walk:
             return
         if segment is None:
             return
-        data: Chunk = memory[segment.begin : segment.end]
-        if len(data) <= PIECE:
-            data = bytes(data)
         try:
-            self._flows.segment(segment, data, seen_at(memory, offset))
+            self._flows.segment(segment, memory[segment.begin : segment.end], seen_at(memory, offset))
         except Exception as fault:
             self._complain("following a connection failed", exc_info=fault)
 
