@@ -172,16 +172,17 @@ class Flow:
                 return
             stream.jump(sequence)
         stream.outside = 0
-        if acknowledgment is not None and acknowledgment != other.next and not losses.recent:
-            # Else it may come by the other ring yet.
-            near = WIDE_WINDOW if losses.hesitant() else NEAR
-            if 0 < ahead_of(acknowledgment, other.next) <= near:
-                other.sent(acknowledgment)
+        if acknowledgment is not None and self._is_news(other, acknowledgment):
+            other.sent(acknowledgment)
         stream.segment(sequence, data, at, end)
         if stream.end != NEVER and stream.side not in self._fins:
             self._fins += (stream.side,)
         if self._fins:
             self._ended()
+
+    def tells_news(self, stream: Direction, acknowledgment: int) -> bool:
+        """Whether what a segment of that stream acknowledges was sent by the other side and not seen."""
+        return self._is_news(self.server if stream is self.client else self.client, acknowledgment)
 
     def reset(self, stream: Direction, sequence: int, acknowledgment: int | None, at: int) -> None:
         """Take a RST of one side, if its receiver believes it. What it acknowledges of the other was sent.
@@ -239,6 +240,12 @@ class Flow:
         self.client.search = self.server.search = None
         self._go_straight()
 
+    def _is_news(self, other: Direction, acknowledgment: int) -> bool:
+        if acknowledgment == other.next or self._losses.recent:  # what was dropped may come by the other ring yet
+            return False
+        near = WIDE_WINDOW if self._losses.hesitant() else NEAR
+        return 0 < ahead_of(acknowledgment, other.next) <= near
+
     def _in_window(self, stream: Direction, sequence: int) -> bool:
         losses = self._losses
         oldest = -NEAR if losses.by_design else -WIDE_WINDOW  # beyond it more has gone by than numbers can tell
@@ -272,6 +279,8 @@ class Flow:
             return
         if not stream.direct:
             self._go_straight()
+            other = self.server if stream is self.client else self.client
+            other.straighten()
 
     def known_payload(self, stream: Direction) -> int:
         """How many of the next bytes need not be seen."""

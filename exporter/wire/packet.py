@@ -62,6 +62,9 @@ DATA_SHAPES: Final = {
 }
 """Bytes of TCP's header by the shapes of a segment in which nothing matters but its data."""
 
+ACKNOWLEDGMENT: Final = Struct(">8xI")
+"""Of TCP's header: the acknowledgment number."""
+
 
 class Malformed(Exception):
     """The packet contradicts itself, is cut where its headers are, or is a fragment."""

@@ -165,7 +165,7 @@ class Stream(Generic[Owner]):
         elif len(data) > -ahead:
             self._take(data[-ahead:] if ahead < 0 else data, at)
             self._drain()
-        self._straighten()
+        self.straighten()
 
     def jump(self, sequence: int) -> None:
         """So much was missed that sequence numbers do not tell how much; what comes next is of this one."""
@@ -188,7 +188,7 @@ class Stream(Generic[Owner]):
         if size > 0 and not self._bridge(size, self._since):
             self._next = sequence
             self.owner.gap(self, size)
-        self._straighten()
+        self.straighten()
 
     def give_up(self) -> None:
         """Wait no longer for the gap: what is behind it comes next."""
@@ -200,9 +200,9 @@ class Stream(Generic[Owner]):
             self.owner.gap(self, size)
         self._drain()
 
-    def _straighten(self) -> None:
+    def straighten(self) -> None:
         """What comes next may go straight to the meter, if nothing is in the way."""
-        if self.direct and not self._held and self.end == NEVER:
+        if self.direct and self.expected == NEVER and not self._held and self.end == NEVER:
             self.expected, self._next = self._next, NEVER
 
     def _bridge(self, size: int, at: int) -> bool:

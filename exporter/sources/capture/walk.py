@@ -16,9 +16,10 @@ from typing import Final
 from exporter.sources.capture.flows import Flows
 from exporter.sources.capture.opening import Rings
 from exporter.sources.capture.ring import ETHERTYPE, PACKET, Block, seen_at
-from exporter.wire.flow import Flow, Losses, PacketClock
+from exporter.wire.flow import Direction, Losses, PacketClock
 from exporter.wire.frames import PIECE
 from exporter.wire.packet import (
+    ACKNOWLEDGMENT,
     DATA_SHAPES,
     IPV6_VERSION,
     PLAIN_IPV4,
@@ -215,57 +216,74 @@ class Walk:
         """
         header, ipv4, ipv6 = PACKET.unpack_from, PLAIN_IPV4.unpack_from, PLAIN_IPV6.unpack_from
         stream_of, tcp_size = self._streams.get, DATA_SHAPES.get
-        clock, timed = self._clock, until < NEVER
-        with memoryview(memory) as view:
-            for number in range(packets):
-                if timed and seen_at(memory, offset) >= until:
-                    return offset, number
-                following, captured, net = header(memory, offset)
-                ip = offset + net
-                try:
-                    first, length, tells, key, sequence, shape = ipv4(memory, ip)
-                    size = PLAIN_IPV4_SIZE
-                    if first != PLAIN_IPV4_FIRST:
-                        first, length, tells, key, sequence, shape = ipv6(memory, ip)
-                        size = PLAIN_IPV6_SIZE
-                        length += size
-                        if first >> 4 != IPV6_VERSION:
-                            key = _NO_KEY
-                except error:  # shorter than all that, at the very end of the memory
-                    key, length, tells, sequence, shape, size = _NO_KEY, 0, 0, 0, 0, 0
-                stream = stream_of(key)
-                if (
-                    stream is not None
-                    and sequence == stream.expected
-                    and (tcp := tcp_size(shape))
-                    and tells & TELLS_TCP == TCP
-                    and length <= captured
-                    and (begin := ip + size + tcp) < (end := ip + length)
-                ):
-                    size = end - begin
-                    stream.expected = sequence + size & MASK
-                    meter = stream.meter
-                    try:
-                        if size == 1 or not meter.whole(memory, begin, end):
-                            clock.at = seen_at(memory, offset)
-                            # To copy a short piece costs less than to look at it in place.
-                            meter.feed(memory[begin:end] if size <= PIECE else view[begin:end])
-                    except OutOfStep:
-                        stream.owner.out_of_step(stream)
-                    except Exception as fault:
-                        self._failed(stream.owner, fault)
+        timed = until < NEVER
+        for number in range(packets):
+            if timed and seen_at(memory, offset) >= until:
+                return offset, number
+            following, captured, net = header(memory, offset)
+            ip = offset + net
+            try:
+                first, length, tells, key, sequence, shape = ipv4(memory, ip)
+                tcp = ip + PLAIN_IPV4_SIZE
+                if first != PLAIN_IPV4_FIRST:
+                    first, length, tells, key, sequence, shape = ipv6(memory, ip)
+                    tcp = ip + PLAIN_IPV6_SIZE
+                    length += PLAIN_IPV6_SIZE
+                    if first >> 4 != IPV6_VERSION:
+                        key = _NO_KEY
+            except error:  # shorter than all that, at the very end of the memory
+                key, length, tells, sequence, shape, tcp = _NO_KEY, 0, 0, 0, 0, 0
+            stream = stream_of(key)
+            if (
+                stream is not None
+                and sequence == stream.expected
+                and (size := tcp_size(shape))
+                and tells & TELLS_TCP == TCP
+                and length <= captured
+                and (begin := tcp + size) + 1 < (end := ip + length)
+            ):
+                if stream.meter.whole(memory, begin, end):
+                    stream.expected = sequence + end - begin & MASK
                 else:
-                    self._any(memory, offset, ip, captured)
-                    if time.perf_counter() > deadline:
-                        return offset + following, number + 1
-                offset += following
+                    self._straight(stream, memory, offset, tcp, begin, end)
+            else:
+                self._any(memory, offset)
+                if time.perf_counter() > deadline:
+                    return offset + following, number + 1
+            offset += following
         return offset, packets
 
-    def _any(self, memory: bytes | mmap, offset: int, begin: int, captured: int) -> None:
-        """Take any packet: its header is at `offset`, its `captured` bytes at `begin`."""
+    def _straight(self, stream: Direction, memory: bytes | mmap, offset: int, tcp: int, begin: int, end: int) -> None:
+        """Take a segment that is the next one: a part of a large message, several messages, or a control frame.
+
+        Its header is at `offset`, that of TCP at `tcp`, its data from `begin` to `end`. Does it tell that something of
+        the other side was missed, that comes first: a Close may be the answer to one.
+        """
+        flow = stream.owner
+        (acknowledgment,) = ACKNOWLEDGMENT.unpack_from(memory, tcp)
+        if flow.tells_news(stream, acknowledgment):
+            self._any(memory, offset)
+            return
+        stream.expected = stream.expected + end - begin & MASK
+        self._clock.at = seen_at(memory, offset)
+        try:
+            if end - begin <= PIECE:  # to copy that costs less than to look at it in place
+                stream.meter.feed(memory[begin:end])
+            else:
+                with memoryview(memory) as view, view[begin:end] as data:
+                    stream.meter.feed(data)
+        except OutOfStep:
+            flow.out_of_step(stream)
+        except Exception as fault:
+            flow.fail()
+            self._complain("following a connection failed, it is not followed any more", exc_info=fault)
+
+    def _any(self, memory: bytes | mmap, offset: int) -> None:
+        """Take any packet, whose header is at `offset`."""
+        _, captured, net = PACKET.unpack_from(memory, offset)
         (ethertype,) = ETHERTYPE.unpack_from(memory, offset)
         try:
-            segment = parse(memory, begin, captured, ethertype)
+            segment = parse(memory, offset + net, captured, ethertype)
         except Malformed:
             self._losses.malformed += 1
             return
@@ -275,7 +293,3 @@ class Walk:
             self._flows.segment(segment, memory[segment.begin : segment.end], seen_at(memory, offset))
         except Exception as fault:
             self._complain("following a connection failed", exc_info=fault)
-
-    def _failed(self, flow: Flow, fault: Exception) -> None:
-        flow.fail()
-        self._complain("following a connection failed, it is not followed any more", exc_info=fault)
