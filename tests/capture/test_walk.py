@@ -21,7 +21,7 @@ from exporter.wire.packet import IPV4, IPV6, VLANS, Malformed, parse
 from exporter.wire.sizes import DirectionSizes
 from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import Watch
-from tests.capture.packets import ACK, FIN, PSH, RST, SYN, Segment, ipv4
+from tests.capture.packets import ACK, FIN, PSH, SYN, Segment, ipv4
 from tests.wire.support import BINARY, KEY, LISTENER, ORIGIN, PING, POWERS, TEXT, Observed, accepts, asks, close, frame
 from tests.wire.support import no_sizes as sizes_of_nothing
 
@@ -330,25 +330,25 @@ def test_an_end_that_the_size_ring_has_missed() -> None:
     assert walked.down.messages() == 3
 
 
-def test_what_has_passed_before_a_drop_is_not_taken_again() -> None:
+def test_what_has_passed_before_a_drop_is_not_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block of the lifecycle ring is given up as a whole: of one that reached further, the beginning is over."""
-    first = Talk().open()
-    first.say(frame(TEXT, b"hello"), up=False, at=10)
-    begun = len(first.seen)
-    first.say(flags=RST, up=True, at=11)
-    again = Talk(6).open()
-    again.end(at=50)
-    walked = Walked([first.seen], [[*first.seen[:begun], *again.seen]])
+    first, second = Talk().open(), Talk(6).open()
+    second.end()
+    passed = [replace(seen, at=10) for seen in first.seen]
+    later = [replace(seen, at=20) for seen in second.seen]
+    walked = Walked([passed], [[*passed, *later]])
     walked.walk.read_lifecycle()
     walked.take_all()
+    walked.walk.settle(0, 1.0)
     assert walked.walk.keeps
-    before = len(walked.events)
     walked.losses.recent = walked.losses.ever = True
+    taken: list[int] = []
+    take = walked.flows.segment
+    monkeypatch.setattr(walked.flows, "segment", lambda segment, data, at: taken.append(at) or take(segment, data, at))
     walked.walk.settle(NEVER, 1.0)
     assert not walked.walk.keeps
-    new = walked.events[before:]
-    assert [one.code for one in new if isinstance(one, Closed)] == ["1000"]
-    assert walked.losses.out_of_window == 0
+    assert set(taken) == {20}
+    assert [one.code for one in walked.events if isinstance(one, Closed)] == ["1000"]
 
 
 def test_a_fault_of_our_own_ends_the_following_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

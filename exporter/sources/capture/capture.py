@@ -1,9 +1,9 @@
 """The capture: the packets of one port, read in place from the kernel's rings, and nothing in the data path.
 
 Two rings see the same port. The *lifecycle ring* gets what begins and ends connections, and Close frames, which message
-data can never displace; the *size ring* gets everything, and may drop. While it has not, it alone is looked at. Else
-both feed the same streams, to which what they have already seen is a repetition: so nothing needs to know which ring a
-packet came by, only that they are looked at in the order of time.
+data can never displace; the *size ring* gets everything, and may drop. The walk takes their packets to the connections
+whenever there are some. Here is when, and all that looks after them: what was dropped is noted and the size ring grown
+or given up, gaps are not waited for too long, what the kernel knows no more is ended, and the interface may come back.
 """
 
 import asyncio
@@ -172,7 +172,7 @@ class Capture:
         while self._lifecycle.block() is not None and time.perf_counter() < end:
             self._take_lifecycle()
         if not self.lifecycle_only:
-            self._walk.take_sizes(CATCH_UP)
+            self._walk.take_sizes(end - time.perf_counter())
         self._walk.settle(NEVER, CATCH_UP)
 
     def _observe(self, address: str) -> ConnectionObserver:

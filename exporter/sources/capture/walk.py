@@ -1,8 +1,8 @@
 """The walk of the rings: each packet to the connection that it belongs to, in the order of time.
 
-What comes by the lifecycle ring is kept until the size ring has come as far. While that one drops nothing it alone is
-looked at. Else both feed the same streams, to which what they have already seen is a repetition: so nothing needs to
-know which ring a packet came by.
+What comes by the lifecycle ring is kept, by the block, until the size ring has come as far. While that one drops
+nothing it alone is looked at. Else both feed the same streams, to which what they have already seen is a repetition: so
+nothing needs to know which ring a packet came by.
 """
 
 import time
@@ -176,7 +176,7 @@ class Walk:
             limit = NEVER if block.read_at < read_before else until
             if complete:
                 if block.last_at > limit:
-                    block.passed = limit
+                    block.passed = max(block.passed, limit)
                     return
             else:
                 if block.begins_at() > limit:
