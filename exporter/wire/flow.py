@@ -11,7 +11,7 @@ from exporter.events import Side
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.frames import Chunk, FrameMeter
 from exporter.wire.resync import Search, is_close
-from exporter.wire.tcp import NEVER, UNREAD, WIDE_WINDOW, WINDOW, Stream, ahead_of
+from exporter.wire.tcp import FEW_HELD_BYTES, NEVER, UNREAD, WIDE_WINDOW, WINDOW, Stream, ahead_of
 from exporter.wire.websocket import OutOfStep, WebSocket
 
 NEAR: Final = 1 << 20
@@ -174,7 +174,12 @@ class Flow:
         stream.outside = 0
         if acknowledgment is not None and self._is_news(other, acknowledgment):
             other.sent(acknowledgment)
+        hurried = losses.recent and not self._in_handshake  # whose parts may come late, by the other ring
+        if hurried and len(data) > FEW_HELD_BYTES:
+            stream.sent(sequence)
         stream.segment(sequence, data, at, end)
+        if hurried:
+            stream.hold_few()
         if stream.end != NEVER and stream.side not in self._fins:
             self._fins += (stream.side,)
         if self._fins:
@@ -240,6 +245,10 @@ class Flow:
         self.client.search = self.server.search = None
         self._go_straight()
 
+    @property
+    def _in_handshake(self) -> bool:
+        return self._observer.websocket is None and self.client.search is None
+
     def _is_news(self, other: Direction, acknowledgment: int) -> bool:
         if acknowledgment == other.next or self._losses.recent:  # what was dropped may come by the other ring yet
             return False
@@ -269,7 +278,7 @@ class Flow:
         """The next bytes of a stream, seen `at` that time."""
         self._clock.at = at
         if stream.search is not None:
-            self._look(stream, stream.search, bytes(data))
+            self._look(stream, stream.search, data)
             return
         observer = self._observer
         try:
@@ -335,7 +344,7 @@ class Flow:
             direction.direct = False
             direction.slow()
 
-    def _look(self, stream: Direction, search: Search, data: bytes) -> None:
+    def _look(self, stream: Direction, search: Search, data: Chunk) -> None:
         """See whether frames can be told again in what a lost side says."""
         found = search.segment(data)
         websocket = self._observer.websocket

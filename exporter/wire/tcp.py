@@ -21,6 +21,11 @@ MOST_HELD: Final = 1024
 MOST_HELD_BYTES: Final = 1 << 20
 """Bytes held of one direction."""
 
+FEW_HELD: Final = 16
+FEW_HELD_BYTES: Final = 32 << 10
+"""The same where packets were dropped: more than networks put out of order in a moment. Whoever has dropped has no time
+to hold what comes behind it; a larger segment is not held at all."""
+
 WINDOW: Final = 64 << 20
 """Bytes ahead of what has been seen that a segment may be: more than kernels let a peer send unacknowledged."""
 
@@ -199,6 +204,12 @@ class Stream(Generic[Owner]):
             self._next = target
             self.owner.gap(self, size)
         self._drain()
+
+    def hold_few(self) -> None:
+        """Wait no longer for gaps behind which much is held already."""
+        while self._held and (len(self._held) > FEW_HELD or self._size > FEW_HELD_BYTES):
+            self.give_up()
+        self.straighten()
 
     def straighten(self) -> None:
         """What comes next may go straight to the meter, if nothing is in the way."""

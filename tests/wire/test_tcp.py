@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.wire.frames import Chunk
-from exporter.wire.tcp import MASK, MOST_BRIDGED, MOST_HELD, MOST_HELD_BYTES, NEVER, Stream, ahead_of
+from exporter.wire.tcp import (
+    FEW_HELD,
+    FEW_HELD_BYTES,
+    MASK,
+    MOST_BRIDGED,
+    MOST_HELD,
+    MOST_HELD_BYTES,
+    NEVER,
+    Stream,
+    ahead_of,
+)
 
 
 @dataclass
@@ -124,6 +134,30 @@ def test_a_full_hold_gives_up_the_gap() -> None:
         stream.segment(10 + (number << 16), bytes(1 << 16), 0)
     assert stream.held_bytes <= MOST_HELD_BYTES
     assert taker.gaps == [(0, 10)]
+
+
+def test_a_hold_that_is_to_be_small_gives_up_the_gap() -> None:
+    stream, taker = stream_from(0)
+    for number in range(FEW_HELD):
+        stream.segment(10 + number, b"x", 0)
+    stream.hold_few()
+    assert (stream.held_bytes, taker.gaps) == (FEW_HELD, [])
+    stream.segment(10 + FEW_HELD, b"x", 0)
+    stream.hold_few()
+    assert (stream.held_bytes, taker.gaps, len(taker.taken)) == (0, [(0, 10)], FEW_HELD + 1)
+    stream.segment(100, bytes(FEW_HELD_BYTES), 0)
+    stream.hold_few()
+    assert stream.held_bytes == FEW_HELD_BYTES
+    stream.segment(100 + FEW_HELD_BYTES, b"x", 0)
+    stream.direct = True
+    stream.hold_few()
+    assert (stream.held_bytes, stream.expected) == (0, 101 + FEW_HELD_BYTES)
+
+
+def test_nobody_reads_what_is_unread() -> None:
+    stream, _ = stream_from(0)
+    assert stream.meter.whole(b"\x81\x01", 0, 2)
+    stream.meter.feed(b"anything")
 
 
 def test_the_same_segment_again_and_again_takes_no_room() -> None:

@@ -290,6 +290,10 @@ class Walk:
         if segment is None:
             return
         try:
-            self._flows.segment(segment, memory[segment.begin : segment.end], seen_at(memory, offset))
+            if segment.end - segment.begin <= PIECE:
+                self._flows.segment(segment, memory[segment.begin : segment.end], seen_at(memory, offset))
+            else:
+                with memoryview(memory) as view, view[segment.begin : segment.end] as data:
+                    self._flows.segment(segment, data, seen_at(memory, offset))
         except Exception as fault:
             self._complain("following a connection failed", exc_info=fault)
