@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import re
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,9 @@ SKIP_REASON: Final = re.compile(r"needs (?P<program>[\w.-]+)$")
 # How long an example takes depends on what else the machine does.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+# A shell may run what it starts in the background without SIGINT, which programs started here would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NODE_PACKAGES: Final = Path(__file__).parent / "peers/node/node_modules"
 
