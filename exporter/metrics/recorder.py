@@ -141,7 +141,7 @@ class Recorder(Collector, Listener):
         self.standings: Callable[[], Mapping[Origin, Standing]] = dict
         self.captures: Callable[[], CaptureStanding | None] = lambda: None
         self._vocabularies: dict[str, Vocabulary] = {}
-        self._adders: dict[Count, tuple[Callable[[float], None], bool]] = {}  # and whether codes are folded there
+        self._adders: dict[Count, Callable[[float], None]] = {}  # of what services report
         self._balance: dict[str, float] = {}  # opens less closes since then, as reported, by target
         self.handlers = {
             HandshakeEnded: self._handshake_ended,
@@ -242,7 +242,7 @@ class Recorder(Collector, Listener):
     def restore(self, counts: Mapping[Count, float]) -> None:
         """Add counts of targets that are watched, from before this process or just reported."""
         for count, number in counts.items():
-            self._add(count, number)
+            self._adder(count)(number)
 
     def message_size_limit(self, origin: Origin, direction: Direction, limit: int | None) -> None:
         """Note the service's configured maximum message size in bytes; None where there is none (any more)."""
@@ -435,9 +435,10 @@ class Recorder(Collector, Listener):
         self._probe_last_run.set(self._now(), *origin)
 
     def _reported(self, event: Reported) -> None:
+        adders = self._adders
         for count, number in event.counts.items():
-            if self._add(count, number):
-                self._overflow.add("code", by=number)
+            add = adders.get(count) or self._adder_of_reports(count)
+            add(number)
         if event.accepted:
             self._webhook_events.add("accepted", "none", by=event.accepted)
         if event.duplicate:
@@ -470,18 +471,16 @@ class Recorder(Collector, Listener):
         if event.size and not event.compressed and event.origin.source != "webhook":
             self._oversize.observe(min(event.size, LARGEST_REFUSED), *event.origin, event.direction, event.evidence)
 
-    def _add(self, count: Count, number: float) -> bool:
-        """Add to the series that this is a count of. Returns whether it is one of several codes together."""
-        found = self._adders.get(count)
-        if found is None:
-            folded = count.what == "closes" and count.key.partition(" ")[0] in FOLDED
-            found = self._adders[count] = self._adder(count), folded
-        add, folded = found
-        add(number)
-        return folded
+    def _adder_of_reports(self, count: Count) -> Callable[[float], None]:
+        """As `_adder`, but that it also notes where codes are counted together; found once, as reports are many."""
+        add = self._adder(count)
+        if count.what == "closes" and count.key.partition(" ")[0] in FOLDED:
+            add = _both(add, self._overflow.adder("code"))
+        self._adders[count] = add
+        return add
 
     def _adder(self, count: Count) -> Callable[[float], None]:
-        """What adds to the series that this is a count of: found once, because single events are many."""
+        """What adds to the series that this is a count of."""
         labels = ("webhook", count.target)
         first, _, second = count.key.partition(" ")
         match count.what:
@@ -507,6 +506,14 @@ class Recorder(Collector, Listener):
         """A service that lost opens or closes must not show fewer connections than none."""
         balance = self._balance[target] = self._balance.get(target, 0.0) + number
         self._active.set(max(0.0, balance), "webhook", target)
+
+
+def _both(first: Callable[[float], None], second: Callable[[float], None]) -> Callable[[float], None]:
+    def add(number: float) -> None:
+        first(number)
+        second(number)
+
+    return add
 
 
 def _build_within(delay: float) -> BuildWithin:

@@ -20,9 +20,9 @@ MAX_EVENT: Final = 64 * 1024
 """Bytes of one event, without blanks around it, or of a line of NDJSON."""
 
 STEP: Final = 64 * 1024
-"""Bytes that are looked at in one step, or one event. Measured: the slowest, half surrogate pairs, take 1.2 ms."""
+"""Bytes that are looked at in one step, or one event. Measured: the slowest, half surrogate pairs, take 0.5 ms."""
 
-EVENT_COST: Final = 512
+EVENT_COST: Final = 1024
 """Bytes that can be looked at while the fault of an event is found out and named, however short the event is."""
 
 JSON: Final = "application/json"
@@ -181,7 +181,8 @@ def _is_json(text: bytes) -> bool:
 
 def _has_sound_escapes(text: bytes) -> bool:
     """Whether each `\\u` in what else is JSON has its four digits."""
-    return b"\\u" not in text or _SOUND_ESCAPES.fullmatch(text) is not None
+    marked = text.replace(b"\\\\", b"//").translate(_HEX_AS_ZERO)
+    return marked.count(b"\\u") == marked.count(b"\\u0000")
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -242,7 +243,7 @@ def _past_blanks(text: bytes, start: int) -> Generator[None, None, int]:
 _raw: Final = msgspec.json.Decoder(msgspec.Raw)
 _TRAILING: Final = re.compile(r"trailing characters \(byte (\d+)\)$")
 _TRUNCATED: Final = "Input data was truncated"
-_SOUND_ESCAPES: Final = re.compile(rb"(?:[^\\]++|\\[^u]|\\u[0-9A-Fa-f]{4})*+", re.DOTALL)
+_HEX_AS_ZERO: Final = bytes.maketrans(b"123456789ABCDEFabcdef", b"0" * 21)
 _BLANKS: Final = b" \t\r\n"
 _BLANK: Final = re.compile(b"[%b]*" % _BLANKS)
 

@@ -20,6 +20,9 @@ MAX_SIZE: Final = 1 << 30
 """Bytes to which a refused size is clamped: any sender can claim any number, and one would drown the sum of all."""
 
 
+FEW: Final = 8
+"""Reports that are looked at one by one: to find out which of them are alike would cost more."""
+
 NOBODY: Final[frozenset[str]] = frozenset()
 
 
@@ -52,6 +55,8 @@ class Tally:
         `opened` are the targets whose services have reported opens, these reports included: only there does a close end
         something that was counted as active.
         """
+        if len(reports) <= FEW:
+            return self._each(reports, otherwise, opened)
         # Most reports of a request are alike in all but their durations: what is the same is looked at once.
         alike: defaultdict[tuple[str, int | None, str], list[float | None]] = defaultdict(list)
         for report in reports:
@@ -82,6 +87,26 @@ class Tally:
                 if report.code == 1009 and report.message_size is not None:
                     target = report.target if report.target in targets else otherwise
                     _add_refused(counts, target, str(report.direction), min(report.message_size, MAX_SIZE))
+        return counts
+
+    def _each(self, reports: Sequence[Report], otherwise: str, opened: Set[str]) -> dict[Count, float]:
+        targets, known = self._durations, self._closes
+        counts: dict[Count, float] = {}
+        for report in reports:
+            target = report.target if report.target in targets else otherwise
+            code, lived = report.code, report.duration
+            if code is None:
+                _add(counts, Count(target, "opens"), 1)
+                continue
+            _add(counts, known.get((target, code, report.initiator)) or self._close(target, code, report.initiator), 1)
+            if target in opened:
+                _add(counts, Count(target, "closes_since_open"), 1)
+            if lived is not None:
+                keys = targets[target]
+                _add(counts, keys[bisect_left(_DURATION_BOUNDS, lived)], 1)
+                _add(counts, keys[-1], lived)
+            if code == 1009 and report.message_size is not None:
+                _add_refused(counts, target, str(report.direction), min(report.message_size, MAX_SIZE))
         return counts
 
     def _close(self, target: str, code: int, initiator: str) -> Count:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -146,12 +146,14 @@ class _Server(uvicorn.Server):
 
 
 def _config(app: ASGIApp, door: Door) -> uvicorn.Config:
-    protocol: type[GuardedProtocol] = GuardedProtocol
+    protocol: Callable[..., GuardedProtocol] = partial(GuardedProtocol, door=door)
     if door.prompt is not None:
-        from exporter.web.prompt import PromptProtocol as protocol
+        from exporter.web.prompt import Heads, PromptProtocol
+
+        protocol = partial(PromptProtocol, door=door, heads=Heads())
     return uvicorn.Config(
         cast(Any, app),
-        http=cast(Any, partial(protocol, door=door)),
+        http=cast(Any, protocol),
         ws="none",
         interface="asgi3",
         lifespan="off",

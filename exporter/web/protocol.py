@@ -52,16 +52,22 @@ class Limits:
     linger: float = 1.0
 
 
+Respond = Callable[[bytes], tuple[int, bytes] | None]
+"""Given the body of a request, returns the status, and the answer from its own fields on; None has the application
+handle the request.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What small POST requests to these `paths` may be answered with at once, without the application.
 
-    `answer` is given path, fields and body, and returns the status, and the answer from its own fields on; None has the
-    application handle the request.
+    `judge` is given the path and the fields of a head, and returns what answers a body behind it, and behind all
+    further heads of the very same bytes; None has the application handle the request.
     """
 
     paths: frozenset[bytes]
-    answer: Callable[[bytes, Fields, bytes], "tuple[int, bytes] | None"]
+    judge: Callable[[bytes, Fields], Respond | None]
 
 
 @dataclass(slots=True)
@@ -111,7 +117,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._fault: ErrorToken = "bad_request"
         self._deaf = False
         self._half_closed = False
-        self._sound_fields: Fields | None = None  # of the head before: most say the same again
 
     # The transport's callbacks
 
@@ -209,14 +214,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete: judge it, then have the request handled."""
-        version = self.parser.get_http_version()
-        if self.headers != self._sound_fields or version != "1.1":
-            fault = head_fault(version, self.headers, self._limits.body)
-            if fault:
-                self._fail(fault)
-            if len(self.headers) > self._limits.fields:
-                self._fail("head_too_large")
-            self._sound_fields = self.headers if version == "1.1" else None
+        fault = head_fault(self.parser.get_http_version(), self.headers, self._limits.body)
+        if fault:
+            self._fail(fault)
+        if len(self.headers) > self._limits.fields:
+            self._fail("head_too_large")
         if self._uncounted and sum(len(name) + len(value) for name, value in self.headers) > self._limits.head:
             self._fail("head_too_large")
         if self._wishes():
@@ -398,6 +400,11 @@ class Deadline:
         self._then: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._fires = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether there is something to do."""
+        return self._due is not None
 
     def set(self, delay: float, then: Callable[[], None]) -> None:
         """Do this in `delay` seconds, and not what was to be done before."""

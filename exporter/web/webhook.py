@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -17,7 +18,7 @@ from exporter.reports import PLATFORMS, BodyFault, Report, SignatureFault, Steps
 from exporter.sources.webhook import LONG, Outcome
 from exporter.storage import StorageError, StorageFull
 from exporter.web.errors import ERRORS, ErrorAnswers, ErrorToken
-from exporter.web.protocol import Fields, Limits, Prompt
+from exporter.web.protocol import Fields, Limits, Prompt, Respond
 
 CLOSES: Final = "/api/v1/closes"
 OPENAPI: Final = "/api/v1/openapi.json"
@@ -141,14 +142,10 @@ def build(reception: Reception, answers: ErrorAnswers) -> tuple[ASGIApp, Prompt]
             await _drain(receive)
         await answer(scope, receive, send)
 
-    def answer_at_once(path: bytes, fields: Fields, body: bytes) -> tuple[int, bytes] | None:
-        try:
-            return closes[path.decode()].at_once(fields, body)
-        except Exception as fault:
-            _log.error("a report was not answered at once", exc_info=fault)
-            return None
+    def judge(path: bytes, fields: Fields) -> Respond | None:
+        return closes[path.decode()].at_once(_mapping(fields))
 
-    return app, Prompt(frozenset(path.encode() for path in closes), answer_at_once)
+    return app, Prompt(frozenset(path.encode() for path in closes), judge)
 
 
 class _Room:
@@ -171,28 +168,31 @@ class _Closes:
         self._answers = answers
         self._room = room
         self._read = read
-        self._fields: Fields = []  # of the last request that was answered at once, and the same as a mapping
-        self._headers: dict[str, str] = {}
 
-    def at_once(self, fields: Fields, body: bytes) -> tuple[int, bytes] | None:
-        """The answer to a request that needs no waiting and has no fault as a whole, from its own fields on."""
-        if fields != self._fields:
-            self._fields, self._headers = fields, _mapping(fields)
+    def at_once(self, headers: Mapping[str, str]) -> Respond | None:
+        """What answers small reports behind a head with these fields; None where it is refused."""
         try:
-            self._admit("POST", self._headers)
-            next(self._items(self._headers, body, self._verified(self._headers, body)))
-        except StopIteration as end:
-            items: list[Report | Rejection] = end.value
+            self._judge("POST", headers)
+        except _Refused:
+            return None
+        return partial(self._answer_at_once, headers)
+
+    def _answer_at_once(self, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes] | None:
+        """The answer to a request that needs no waiting and has no fault as a whole, from its own fields on."""
+        try:
+            self._admit("POST")
+            items = _first_step(self._items(headers, body, self._verified(headers, body)))
+            outcome = None if items is None or len(items) > LONG else self._reception.take_at_once(items)
+            if items is None or outcome is None:
+                return None
+            self._reception.rate.take(len(items))
+            status, answer = self._answer(outcome)
+            return status, b"".join((_FIELDS, b"content-length: %d\r\n\r\n" % len(answer), answer))
         except (_Refused, BodyFault):
             return None
-        else:
-            return None  # it takes several steps
-        outcome = self._reception.take_at_once(items) if len(items) <= LONG else None
-        if outcome is None:
+        except Exception as fault:
+            _log.error("a report was not answered at once", exc_info=fault)
             return None
-        self._reception.rate.take(len(items))
-        status, answer = self._answer(outcome)
-        return status, b"".join((_FIELDS, b"content-length: %d\r\n\r\n" % len(answer), answer))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -200,7 +200,8 @@ class _Closes:
         waits = "expect" in headers  # for 100 Continue: a body that is not wanted may never come
         try:
             try:
-                self._admit(scope["method"], headers)
+                self._judge(scope["method"], headers)
+                self._admit(scope["method"])
             except _Refused:
                 if not waits:
                     await _drain(receive)
@@ -220,8 +221,8 @@ class _Closes:
             await send({"type": "http.response.start", "status": status, "headers": _fields(body)})
             await send({"type": "http.response.body", "body": body})
 
-    def _admit(self, method: str, headers: Mapping[str, str]) -> None:
-        """Judge the head, before the body is read and so before 100 Continue (RFC 9110 section 10.1.1)."""
+    def _judge(self, method: str, headers: Mapping[str, str]) -> None:
+        """Refuse by the head alone, before the body is read and so before 100 Continue (RFC 9110 section 10.1.1)."""
         if method not in ("POST", "OPTIONS"):
             raise _Refused("method_not_allowed")
         if headers.get("expect", "100-continue").lower() != "100-continue":
@@ -234,6 +235,9 @@ class _Closes:
             raise _Refused("signature_required")
         if int(headers.get("content-length", "0")) > MAX_BODY:
             raise _Refused("body_too_large")
+
+    def _admit(self, method: str) -> None:
+        """Refuse what comes at the wrong time."""
         if not self._reception.accepts():
             raise _Refused("shutting_down")
         if method == "POST" and self._reception.rate.exhausted():
@@ -314,6 +318,16 @@ class _Closes:
         counts = b'"accepted":%d,"duplicate":%d,"rejected":%d' % (outcome.accepted, outcome.duplicate, outcome.rejected)
         items = b",".join([_ITEMS[reason] % index for index, reason in outcome.items])
         return status, b'{%b%b,"items":[%b]}' % (error, counts, items)
+
+
+def _first_step(steps: Steps) -> list[Report | Rejection] | None:
+    """What comes of it if it is all done in one step."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        items: list[Report | Rejection] = end.value
+        return items
+    return None
 
 
 async def _in_turns(steps: Steps) -> list[Report | Rejection]:

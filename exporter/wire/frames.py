@@ -19,6 +19,7 @@ RSV: Final = 0x70
 OPCODE: Final = 0x0F
 CONTROL_BIT: Final = 0x08
 CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8
 PING: Final = 0x9
@@ -46,6 +47,14 @@ is never even copied."""
 
 SETTLED: Final = 5 * TICKS_PER_SECOND
 """Ticks after which a message counts as accepted, if the connection is still open: a refusal comes sooner."""
+
+_REGULAR: Final = frozenset(
+    opcode | fin
+    for opcode in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
+    for fin in (0, FIN)
+    if fin or not opcode & CONTROL_BIT
+)
+"""First header bytes in which nothing is forbidden."""
 
 _ALL_SLOW: Final[list[list[int] | None]] = [None] * 256
 _HELD: Final = -1
@@ -183,17 +192,17 @@ class FrameMeter:
     @property
     def largest_message(self) -> int:
         """Payload bytes of the largest message."""
-        return max(self._largest, self._recent)
+        return self._recent if self._recent > self._largest else self._largest
 
     def passing(self) -> Passing:
         """The messages that the receiver may be refusing now."""
         if self._moment is not self._sizes.moment:
             self._turn()
-        last_second = recent = max(self._recent, self._before)
-        if self._moment.tick - self._earlier_tick < SETTLED:
-            recent = max(recent, self._earlier)
-        if self._skip and self._pending < 0:
-            recent = max(recent, self._stray)
+        last_second = recent = self._recent if self._recent > self._before else self._before
+        if self._earlier > recent and self._moment.tick - self._earlier_tick < SETTLED:
+            recent = self._earlier
+        if self._skip and self._pending < 0 and self._stray > recent:
+            recent = self._stray
         return Passing(self.unfinished, last_second, recent, self._deflate, self.largest_message)
 
     def end(self) -> Passing:
@@ -236,6 +245,12 @@ class FrameMeter:
     def doubt(self) -> None:
         """A refusal may have been missed: from here on nothing that passes is a witness of what was accepted."""
         self._settling = False
+
+    def finish(self) -> None:
+        """Nothing more will come. Whoever listens mostly holds this meter: that circle ends here, for less than a
+        garbage collector would take to find it.
+        """
+        del self._listener
 
     @property
     def unfinished(self) -> int:
@@ -441,12 +456,15 @@ class FrameMeter:
         """Take one frame of any kind. Returns the position behind it, or _HELD if it must wait for more bytes."""
         first, second = data[pos], data[pos + 1] if pos + 1 < end else 0
         opcode = first & OPCODE
-        masked = bool(second & MASK)
+        masked = second >= MASK
         length = second & LENGTH
-        extended = 0 if length < LENGTH_16 else 2 if length == LENGTH_16 else 8
-        payload = pos + 2 + extended
-        if payload <= end and extended:
-            length = int.from_bytes(data[payload - extended : payload])
+        payload = pos + 2
+        extended = 0
+        if length >= LENGTH_16:
+            extended = 2 if length == LENGTH_16 else 8
+            payload += extended
+            if payload <= end:
+                length = int.from_bytes(data[payload - extended : payload])
         if masked:
             payload += MASKING_KEY
         short_control = first & CONTROL_BIT and length <= LONGEST_CONTROL
@@ -454,7 +472,8 @@ class FrameMeter:
             self._held = data[pos:]
             return _HELD
         after = payload + length
-        self._check(first, masked, length, extended)
+        if extended or first not in _REGULAR or masked != (self._side == "client"):
+            self._check(first, masked, length, extended)
         self._stray = 0 if self.closed else length
         if self.closed and opcode not in (PING, PONG):
             self._after_close(opcode)

@@ -187,6 +187,8 @@ class WebSocket:
             attached=self._attached,
         )
         self._sink.emit(closed)
+        self.client.finish()
+        self.server.finish()
 
     def _ended(self, by: Initiator, code: str) -> Ending:
         """`by` has ended the WebSocket, in a way of this label."""

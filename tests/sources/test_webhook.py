@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import string
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from exporter.closecodes import Vocabulary
 from exporter.events import Count, Event, Rejection, Reported
 from exporter.reports import Report
 from exporter.sources.webhook import MemoryBook, Outcome, Rules, StorageBook, Webhook
-from exporter.sources.webhook.books import Batch
+from exporter.sources.webhook.books import LONG, LONG_ID, Batch
+from exporter.sources.webhook.source import SLICE, _judge
 from exporter.storage import CommitFailed, Committed, Storage
 from tests.support.loops import conversation
 
@@ -60,6 +62,13 @@ def close(code: int = 1000, **fields: Any) -> Report:
 
 async def take(webhook: Webhook, *items: Report | Rejection, target: str | None = None) -> Outcome:
     return await webhook.take(items, target)
+
+
+def judged(webhook: Webhook, event: Report) -> Batch:
+    rules, batch, refused = webhook._begin(None)
+    _judge([event], 0, rules, batch, refused)
+    batch.opened(webhook._opened)
+    return batch
 
 
 def in_memory(rules: Rules = ONE, limit: int = 1000) -> tuple[Webhook, Heard, Clock]:
@@ -145,6 +154,78 @@ class TestRules:
         check()
 
 
+class TestLarge:
+    """Requests of more events than are judged at a time."""
+
+    @conversation
+    async def test_where_everything_is(self) -> None:
+        """What is not accepted is named by its index in the request, wherever that is."""
+        webhook, heard, _ = in_memory()
+        items: list[Report | Rejection] = [close(id=str(number)) for number in range(3 * LONG)]
+        items[LONG] = "invalid_code"
+        items[LONG + 2] = close(id="0")
+        items[2 * LONG] = close(target="nobody")
+        items[-1] = close(id=str(LONG + 1))
+        outcome = await webhook.take(items)
+        assert outcome.items == [
+            (LONG, "invalid_code"),
+            (LONG + 2, None),
+            (2 * LONG, "unknown_target"),
+            (3 * LONG - 1, None),
+        ]
+        assert (outcome.accepted, heard.closes(), len(heard.events)) == (3 * LONG - 4, 3 * LONG - 4, 1)
+
+    @pytest.mark.parametrize("id_length", [1, LONG_ID + 1])
+    @conversation
+    async def test_other_requests_come_in_between(self, id_length: int) -> None:
+        """The same events in two requests at once are counted once, each request all at once."""
+        webhook, heard, _ = in_memory(limit=10_000)
+        events = [close(id=f"{number:0{id_length}}") for number in range(1000)]
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(webhook.take(events)) for _ in range(2)]
+        assert sorted(task.result().accepted for task in asked) == [0, 1000]
+        assert [event.accepted for event in heard.events] == [1000, 0]
+
+    @conversation
+    async def test_ids_forgotten_in_between(self) -> None:
+        """A request is judged again, where ids are forgotten while it is judged: what it repeats is too old then."""
+        webhook, heard, clock = in_memory(limit=3000)
+        old = [close(id=f"old {number}", time=int(NOW * 1000)) for number in range(LONG + 1)]
+        assert (await webhook.take(old)).accepted == LONG + 1
+        clock.now += 1
+        async with asyncio.TaskGroup() as tasks:
+            again = tasks.create_task(webhook.take(old))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            for turn in range(4):
+                assert webhook.take_at_once([close(id=f"{turn} {number}") for number in range(999)])
+                clock.now += 1
+        assert {reason for _, reason in again.result().items} == {"too_old"}
+        assert heard.closes() == LONG + 1 + 4 * 999
+
+    @conversation
+    async def test_rules_replaced_in_between(self) -> None:
+        """One request is judged by one set of rules."""
+        webhook, _, _ = in_memory()
+        async with asyncio.TaskGroup() as tasks:
+            asked = tasks.create_task(webhook.take([close()] * (2 * LONG)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            webhook.rules = Rules({"chat": PLAIN}, "chat", require_ids=True)
+        assert asked.result().accepted == 2 * LONG
+        assert (await take(webhook, close())).items == [(0, "missing_id")]
+
+    @conversation
+    async def test_many_clients_are_not_told_at_once(self) -> None:
+        """A request that would keep the loop for long is not taken without waiting."""
+        webhook, heard, _ = in_memory()
+        assert webhook.take_at_once([close(client="ann")] * (SLICE + 1)) is None
+        assert heard.events == []
+        outcome = webhook.take_at_once([close(client="ann")] * SLICE)
+        assert outcome is not None
+        assert (outcome.accepted, heard.closes()) == (SLICE, SLICE)
+
+
 class TestMemory:
     @conversation
     async def test_a_retry_beside_others(self) -> None:
@@ -210,7 +291,7 @@ class TestMemory:
         """The book says how many ids it holds, never more than its limit, and since when it holds all."""
         clock = Clock()
         book = MemoryBook(HOUR, clock, 10)
-        webhook = Webhook(ONE, book, Heard())
+        webhook = Webhook(ONE, book, Heard(), clock)
         for number in range(100):
             await take(webhook, close(id=str(number)))
             assert book.ids <= 10
@@ -328,6 +409,25 @@ class TestStorage:
         assert heard.closes() == 50 + 24 * 500
 
     @conversation
+    async def test_a_failed_commit_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        """What cannot be stored is let go of at once, and not when garbage is collected: that is seldom."""
+        slow = Slow()
+        slow.gate.set()
+        async with on_disk(tmp_path, slow) as (webhook, _, _):
+            gc.collect()
+            gc.disable()
+            try:
+                for number in range(10):
+                    slow.fault = CommitFailed("no")
+                    with pytest.raises(CommitFailed):
+                        await take(webhook, close(id=str(number), target="chat"))
+                await asyncio.sleep(0)
+                kept = sum(isinstance(one, Batch) for one in gc.get_objects())
+            finally:
+                gc.enable()
+        assert kept <= 1  # the last one, of the commit that was tried last
+
+    @conversation
     async def test_a_request_that_is_given_up(self, tmp_path: Path) -> None:
         """A client that leaves changes nothing for the others: what was committed counts."""
         slow = Slow()
@@ -363,7 +463,7 @@ class TestStorage:
         """It counts as one since that open, even where nobody has been told of the open yet."""
         async with on_disk(tmp_path) as (webhook, heard, book):
             opened = Report(event="open", id="1", target="chat")
-            batches = [webhook._sorted([event], None)[0] for event in (opened, close(id="2", target="chat"))]
+            batches = [judged(webhook, event) for event in (opened, close(id="2", target="chat"))]
             for batch in batches:
                 await book.enter(batch)
             assert Count("chat", "closes_since_open") in batches[1].counts()

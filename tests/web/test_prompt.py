@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from exporter.web.prompt import AT_ONCE, LARGEST
-from exporter.web.protocol import Fields, Limits, Prompt
+from exporter.web.prompt import AT_ONCE, KNOWN_HEADS, LARGEST, LONGEST_HEAD
+from exporter.web.protocol import Fields, Limits, Prompt, Respond
 from tests.web.support import Answer, connected, request, serving
 
 Run = Callable[[Awaitable[None]], None]
@@ -21,10 +21,15 @@ class Counting:
     def __init__(self) -> None:
         self.at_once: list[bytes] = []
         self.handled: list[bytes] = []
-        self.prompt = Prompt(frozenset({PATH.encode()}), self.answer)
+        self.judged: list[Fields] = []
+        self.prompt = Prompt(frozenset({PATH.encode()}), self.judge)
 
-    def answer(self, path: bytes, fields: Fields, body: bytes) -> tuple[int, bytes] | None:
+    def judge(self, path: bytes, fields: Fields) -> Respond | None:
         assert (path, dict(fields)[b"host"]) == (PATH.encode(), b"exporter.test")
+        self.judged.append(fields)
+        return None if (b"refuse", b"me") in fields else self.respond
+
+    def respond(self, body: bytes) -> tuple[int, bytes] | None:
         if not body[:1].isdigit():
             return None
         self.at_once.append(body)
@@ -98,6 +103,7 @@ def test_split_at_every_byte(run: Run) -> None:
         pytest.param(post(b"1", "Connection: close"), id="the last on its connection"),
         pytest.param(post(b"1", "Connection: upgrade", "Upgrade: h2c"), id="a wish to upgrade"),
         pytest.param(post(b"1", path="/count?x"), id="another path"),
+        pytest.param(post(b"1", "Refuse: me"), id="a head that is refused"),
         pytest.param(request(PATH, "PUT", "Content-Length: 1") + b"1", id="another method"),
         pytest.param(request(PATH, "POST", "Content-Length: 1", version="1.0") + b"1", id="HTTP/1.0"),
     ],
@@ -245,5 +251,126 @@ def test_a_client_that_half_closes(run: Run) -> None:
             client.writer.write_eof()
             assert (await client.answer()).body == b"1"
             assert await client.ended()
+
+    run(conversation())
+
+
+def test_the_same_head_again(run: Run) -> None:
+    """A head of which each byte is known is judged once, on whichever connection it comes, and each body by itself."""
+
+    async def conversation() -> None:
+        site = Counting()
+        async with serving(site.app, prompt=site.prompt) as served:
+            for bodies in ((b"12", b"34", b"56", b"ab", b"78"), (b"90", b"13", b"cd", b"57")):
+                async with connected(served.address) as client:
+                    for body in bodies:
+                        await client.send(post(body, "X-Sender: me"))
+                        assert (await client.answer()).body == body
+        assert site.at_once == [b"12", b"34", b"56", b"78", b"90", b"13", b"57"]
+        assert site.handled == [b"ab", b"cd"]
+        # The first request of each connection, the one by which the head becomes known, and two for the application.
+        assert len(site.judged) == 5
+
+    run(conversation())
+
+
+@pytest.mark.parametrize("cut", [1, 30, -3, -1])
+def test_a_known_head_in_two_reads(run: Run, cut: int) -> None:
+    """A known head that comes without its whole body is parsed like any other, and what comes next is, too."""
+
+    async def conversation() -> None:
+        site = Counting()
+        async with serving(site.app, prompt=site.prompt) as served, connected(served.address) as client:
+            for body in (b"11", b"22"):
+                await client.send(post(body))
+                assert (await client.answer()).body == body
+            whole = post(b"33")
+            await client.send(whole[:cut])
+            await asyncio.sleep(0.05)
+            await client.send(whole[cut:])
+            assert (await client.answer()).body == b"33"
+            await client.send(post(b"44"))
+            assert (await client.answer()).body == b"44"
+            assert len(site.judged) == 3
+
+    run(conversation())
+
+
+def test_a_known_head_that_may_go_on(run: Run) -> None:
+    """A head is known by its end, too: without the empty line there may be more of it, even where no body follows."""
+
+    async def conversation() -> None:
+        site = Counting()
+        at_once: list[Fields] = []
+
+        def judge(_: bytes, fields: Fields) -> Respond:
+            at_once.append(fields)
+            return lambda body: (202, b"content-length: %d\r\n\r\n%b" % (len(body), body))
+
+        prompt = Prompt(frozenset({PATH.encode()}), judge)
+        async with serving(site.app, prompt=prompt) as served, connected(served.address) as client:
+            for _ in range(3):
+                await client.send(post(b""))
+                assert (await client.answer()).status == 202
+            await client.send(post(b"").removesuffix(b"\r\n\r\n"))
+            await asyncio.sleep(0.05)
+            await client.send(b"\r\nX-More: of it\r\n\r\n")
+            assert (await client.answer()).status == 202
+        assert [(b"x-more", b"of it") in fields for fields in at_once] == [False, False, True]
+
+    run(conversation())
+
+
+def test_a_known_head_and_more(run: Run) -> None:
+    """What follows the body of a known head is the next request, or no request at all."""
+
+    async def conversation() -> None:
+        site = Counting()
+        async with serving(site.app, prompt=site.prompt) as served, connected(served.address) as client:
+            for body in (b"1", b"2"):
+                await client.send(post(body))
+                assert (await client.answer()).body == body
+            await client.send(post(b"3") + post(b"4"))
+            assert [(await client.answer()).body for _ in range(2)] == [b"3", b"4"]
+            await client.send(post(b"5") + b"6")
+            assert (await client.answer()).body == b"5"
+            assert (await client.answer()).status == 400
+            assert await client.ended()
+            assert site.at_once == [b"1", b"2", b"3", b"4", b"5"]
+
+    run(conversation())
+
+
+def test_a_head_with_another_length(run: Run) -> None:
+    """Heads are told apart by every byte, the length of the body included."""
+
+    async def conversation() -> None:
+        site = Counting()
+        async with serving(site.app, prompt=site.prompt) as served, connected(served.address) as client:
+            for body in (b"1", b"2", b"34", b"5", b"67"):
+                await client.send(post(body))
+                assert (await client.answer()).body == body
+            assert len(site.judged) == 3  # the first two of "1", as the first on a connection is parsed; and of "34"
+
+    run(conversation())
+
+
+def test_heads_that_never_repeat(run: Run) -> None:
+    """Heads that are all different, or long, are answered like any other; the number of those remembered is bounded."""
+
+    async def conversation() -> None:
+        site = Counting()
+        async with serving(site.app, prompt=site.prompt) as served, connected(served.address) as client:
+            for number in range(2 * KNOWN_HEADS + 1):
+                await client.send(post(b"1", f"X-Trace: {number}"))
+                assert (await client.answer()).status == 202
+            assert len(site.judged) == 2 * KNOWN_HEADS + 1
+            await client.send(post(b"1", "X-Trace: 0"))  # forgotten
+            assert (await client.answer()).status == 202
+            assert len(site.judged) == 2 * KNOWN_HEADS + 2
+            for _ in range(2):
+                await client.send(post(b"1", f"X-Trace: {'0' * LONGEST_HEAD}"))
+                assert (await client.answer()).status == 202
+            assert len(site.judged) == 2 * KNOWN_HEADS + 4
 
     run(conversation())

@@ -83,10 +83,11 @@ class Asked:
 @pytest.mark.parametrize(
     ("name", "status", "least"),
     [
-        ("1,000 events", 202, 3),
+        ("1,000 events", 202, 7),
+        ("1,000 events with long ids", 202, 10),
         ("1,000 events of 1 KiB", 202, 20),
         ("1,000 events of 1 KiB, NDJSON", 202, 20),
-        ("1,000 bad events", 422, 8),
+        ("1,000 bad events", 422, 16),
         ("events of nested arrays", 422, 7),
         ("CloudEvents with extensions", 202, 7),
         ("blanks", 400, 10),

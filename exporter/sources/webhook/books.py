@@ -37,62 +37,68 @@ TOLD_AGAIN: Final = 10.0
 """Seconds after which the log says again why commits fail."""
 
 CLOCK_STEP: Final = 0.001
-"""Seconds that two readings of the clock may be apart."""
+"""Seconds by which the clock may be set back between two readings without ids seeming to have been forgotten."""
 
 _DIGEST: Final = 16
+_NOBODY: Final[frozenset[str]] = frozenset()
 
 _log = structlog.get_logger(__name__)
-
-
-class Stale(Exception):
-    """Ids have been forgotten since a batch was judged: it has to be judged again."""
 
 
 class Batch:
     """The acceptable events of one request, as a book enters them.
 
-    `ids` are the identities of those events that have one, in order; `reports[keyed[n]]` is the event of `ids[n]`.
+    `ids` are the identities of those `reports` that have one, in order; `of_clients` is where in `reports` those are
+    that tell of a client, or of a refused message.
     `opens` are the targets of which opens are among them, or were counted before: a book may know of more.
     `since` (Unix seconds) is what the times of events were held against, at the moment `judged` of the same clock.
     Those that name no target are `otherwise`'s.
     """
 
-    __slots__ = ("_add_up", "_all", "ids", "judged", "keyed", "opens", "otherwise", "reports", "since")
+    __slots__ = ("_add_up", "_all", "ids", "judged", "of_clients", "opens", "otherwise", "reports", "since")
 
     def __init__(
         self,
-        add_up: Callable[[Sequence[Report], Set[str]], Mapping[Count, float]],
+        add_up: Callable[[Sequence[Report], str, Set[str]], Mapping[Count, float]],
         since: float,
         judged: float,
-        reports: Sequence[Report],
-        ids: Sequence[str],
-        keyed: Sequence[int],
-        opens: Set[str],
-        otherwise: str = "",
+        otherwise: str,
     ) -> None:
         self._add_up = add_up
-        self.otherwise = otherwise
         self._all: Mapping[Count, float] | None = None
         self.since = since
         self.judged = judged
-        self.reports = reports
-        self.ids = ids
-        self.keyed = keyed
-        self.opens = opens
+        self.otherwise = otherwise
+        self.reports: list[Report] = []
+        self.ids: list[str] = []
+        self.of_clients: list[int] = []
+        self.opens: Set[str] = _NOBODY
+
+    def opened(self, targets: Set[str]) -> None:
+        """Learn of targets of which opens are counted."""
+        self.opens = self.opens | targets if self.opens else targets
 
     @property
     def keys(self) -> list[bytes]:
         """A digest of each id, 16 bytes long: as good as the id itself, and short."""
         return [hashlib.blake2b(one.encode(), digest_size=_DIGEST).digest() for one in self.ids]
 
+    @property
+    def keyed(self) -> Sequence[int]:
+        """`reports[keyed[n]]` is the event of `ids[n]`."""
+        if len(self.ids) == len(self.reports):
+            return range(len(self.reports))
+        return [index for index, report in enumerate(self.reports) if report.id is not None]
+
     def counts(self, duplicates: frozenset[int] = frozenset()) -> Mapping[Count, float]:
         """What the events add, without those whose ids are at these positions of `ids`."""
         if duplicates:
-            left_out = {self.keyed[position] for position in duplicates}
+            keyed = self.keyed
+            left_out = {keyed[position] for position in duplicates}
             reports = [report for index, report in enumerate(self.reports) if index not in left_out]
-            return self._add_up(reports, self.opens)
+            return self._add_up(reports, self.otherwise, self.opens)
         if self._all is None:
-            self._all = self._add_up(self.reports, self.opens)
+            self._all = self._add_up(self.reports, self.otherwise, self.opens)
         return self._all
 
 
@@ -113,8 +119,11 @@ class Book(Protocol):
         """Count a batch without waiting; None where that cannot be, and then nothing is counted."""
         ...
 
-    async def enter(self, batch: Batch) -> Committed:
-        """Count a batch, all of it or nothing. Raises StorageError, or Stale."""
+    async def enter(self, batch: Batch) -> Committed | None:
+        """Count a batch, all of it or nothing. Raises StorageError.
+
+        None where ids have been forgotten since it was judged: nothing is counted, and it has to be judged again.
+        """
         ...
 
 
@@ -140,14 +149,12 @@ class MemoryBook:
         """The Unix time since which every id is remembered."""
         return max(self._now() - self._window, self._began[-1])
 
-    async def enter(self, batch: Batch) -> Committed:
-        """Count a batch, all of it or nothing. Raises Stale."""
-        keys = _keys(batch.ids)
+    async def enter(self, batch: Batch) -> Committed | None:
+        """Count a batch, all of it or nothing; None where it has to be judged again."""
+        keys = await _keys_in_turns(batch.ids)
         if len(batch.reports) > LONG:
             await asyncio.sleep(0)
-            if _is_stale(batch, self.since, self._now()):
-                raise Stale
-        return self._enter(batch, keys)
+        return None if _is_stale(batch, self.since, self._now()) else self._enter(batch, keys)
 
     def enter_at_once(self, batch: Batch) -> Committed:
         """Count a batch. Never raises: nothing else happens in between."""
@@ -203,7 +210,10 @@ class MemoryBook:
 
 
 def _is_stale(batch: Batch, since: float, now: float) -> bool:
-    """Whether ids have been forgotten since `batch` was judged, but for those that time itself made too old."""
+    """Whether ids have been forgotten since `batch` was judged, but for those that time itself made too old.
+
+    `since` was read before `now`, as `judged` was before the batch's: so time between them is no reason.
+    """
     return since - batch.since > now - batch.judged + CLOCK_STEP
 
 
@@ -212,6 +222,17 @@ def _keys(ids: Sequence[str]) -> Sequence[str]:
     if not ids or max(map(len, ids)) <= LONG_ID:
         return ids
     return [_digest(one) if len(one) > LONG_ID else one for one in ids]
+
+
+async def _keys_in_turns(ids: Sequence[str]) -> Sequence[str]:
+    """The same; where some are long, so that the relay gets its turn in between."""
+    if len(ids) <= LONG or max(map(len, ids)) <= LONG_ID:
+        return _keys(ids)
+    keys: list[str] = []
+    for start in range(0, len(ids), LONG):
+        keys += _keys(ids[start : start + LONG])
+        await asyncio.sleep(0)
+    return keys
 
 
 def _digest(identity: str) -> str:
@@ -233,7 +254,7 @@ class StorageBook:
         self._failed = failed
         self._now = now
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage")
-        self._waiting: list[tuple[Batch, asyncio.Future[Committed]]] = []
+        self._waiting: list[tuple[Batch, asyncio.Future[Committed | None]]] = []
         self._wanted = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -253,13 +274,18 @@ class StorageBook:
     def enter_at_once(self, batch: Batch) -> None:
         """Nothing is on disk at once."""
 
-    async def enter(self, batch: Batch) -> Committed:
-        """Count a batch; returns once it is on disk. Raises StorageError, or Stale."""
-        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+    async def enter(self, batch: Batch) -> Committed | None:
+        """Count a batch; returns once it is on disk, or None where it has to be judged again. Raises StorageError."""
+        future: asyncio.Future[Committed | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, future))
         self._settled.clear()
         self._wanted.set()
-        return await future
+        try:
+            return await future
+        finally:
+            # Its exception's traceback refers to this frame: the batch would be kept until garbage is collected, which
+            # is seldom, as reports are not tracked.
+            del future
 
     async def settled(self) -> None:
         """Wait until no batch waits for a commit any more."""
@@ -297,15 +323,14 @@ class StorageBook:
             if not self._waiting:
                 self._settled.set()
 
-    def _stale(self, batch: Batch, future: "asyncio.Future[Committed]") -> bool:
+    def _stale(self, batch: Batch, future: "asyncio.Future[Committed | None]") -> bool:
         """Whether ids were dropped while the batch waited, which then has to be judged anew.
 
         Within one commit nothing is dropped before all of it has been compared.
         """
         if not _is_stale(batch, self._storage.since, self._now()):
             return False
-        if not future.done():
-            future.set_exception(Stale())
+        _settle(future, None)
         return True
 
     def _tell(self, error: StorageError) -> None:
@@ -320,7 +345,7 @@ class StorageBook:
         self._thread.submit(self._storage.close).result()
         self._thread.shutdown()
 
-    def _take(self) -> list[tuple[Batch, asyncio.Future[Committed]]]:
+    def _take(self) -> list[tuple[Batch, asyncio.Future[Committed | None]]]:
         """The batches to be committed next."""
         events = taken = 0
         while taken < len(self._waiting) and (not taken or events < GROUP_EVENTS):
@@ -340,11 +365,11 @@ def _tell_of_opens(batches: Iterable[Batch], opened: Set[str]) -> Set[str]:
     for batch in batches:
         if not batch.opens <= opened:
             opened = opened | batch.opens
-        batch.opens = opened
+        batch.opened(opened)
     return opened
 
 
-def _settle(future: "asyncio.Future[Committed]", result: Committed | StorageError) -> None:
+def _settle(future: "asyncio.Future[Committed | None]", result: Committed | StorageError | None) -> None:
     if future.done():  # whoever asked has been cancelled; what was committed counts all the same
         return
     if isinstance(result, StorageError):

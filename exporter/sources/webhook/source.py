@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -12,7 +12,7 @@ from exporter.closecodes import Vocabulary
 from exporter.events import ClientReport, ClientsReported, Count, Origin, Rejection, Reported, Sink
 from exporter.reports import Report
 from exporter.reports.tally import Tally
-from exporter.sources.webhook.books import LONG, Batch, Book, Stale
+from exporter.sources.webhook.books import LONG, Batch, Book
 from exporter.storage import Committed
 from exporter.wire.client_key import Hasher
 
@@ -98,56 +98,46 @@ class Webhook:
         if len(items) > LONG:
             await asyncio.sleep(0)
         while True:
-            # Nothing else may happen between judging and entering, or it is judged again.
-            rules = self._rules
-            batch, refused, places = self._sorted(items, target)
-            try:
-                committed = await self._book.enter(batch) if batch.reports else Committed(frozenset(), {})
-            except Stale:
+            rules, batch, refused = self._begin(target)
+            for start in range(0, len(items), LONG):
+                if start:
+                    await asyncio.sleep(0)
+                _judge(items[start : start + LONG], start, rules, batch, refused)
+            batch.opened(self._opened)
+            committed = await self._book.enter(batch) if batch.reports else Committed(frozenset(), {})
+            if committed is None:
                 continue
-            outcome = self._counted(batch, refused, places, committed)
-            await self._tell_clients(self._clients(batch, committed.duplicates, rules))
+            outcome = self._counted(batch, refused, committed)
+            await self._tell_clients(self._clients(batch, committed.duplicates), batch.otherwise, rules)
             return outcome
-
-    async def _tell_clients(self, reports: Sequence[ClientReport]) -> None:
-        """Tell what is known of clients, a few at a time, so that the relay gets its turn in between."""
-        for start in range(0, len(reports), SLICE):
-            if start:
-                await asyncio.sleep(0)
-            self._sink.emit(ClientsReported(reports[start : start + SLICE]))
 
     def take_at_once(self, items: Sequence[Report | Rejection]) -> Outcome | None:
         """As `take`, without waiting; None where that cannot be, and then nothing is counted."""
-        batch, refused, places = self._sorted(items, None)
+        rules, batch, refused = self._begin(None)
+        _judge(items, 0, rules, batch, refused)
+        if len(batch.of_clients) > SLICE:
+            return None
+        batch.opened(self._opened)
         committed = self._book.enter_at_once(batch)
         if committed is None:
             return None
-        clients = self._clients(batch, committed.duplicates, self._rules)
-        outcome = self._counted(batch, refused, places, committed)
-        if clients:
-            self._sink.emit(ClientsReported(clients))
+        outcome = self._counted(batch, refused, committed)
+        if batch.of_clients:
+            self._tell(self._clients(batch, committed.duplicates), batch.otherwise, rules)
         return outcome
 
-    def _sorted(
-        self, items: Sequence[Report | Rejection], target: str | None
-    ) -> tuple[Batch, list[tuple[int, Rejection]], Sequence[int]]:
-        rules, tally = self._rules, self._tally
+    def _begin(self, target: str | None) -> tuple[Rules, Batch, list[tuple[int, Rejection]]]:
+        """By which rules a request is judged, and where its events go."""
+        rules = self._rules
         if target is not None and (rules.strict or target in rules.targets):
             rules = replace(rules, otherwise=target)
-        return _sort(
-            items,
-            rules,
-            lambda reports, opened: tally(reports, rules.otherwise or "", opened),
-            self._book.since,
-            self._now(),
-            self._opened,
-        )
+        judged = self._now()  # before `since` is read: see `_is_stale`
+        return rules, Batch(self._tally, self._book.since, judged, rules.otherwise or ""), []
 
     def _counted(
         self,
         batch: Batch,
         refused: list[tuple[int, Rejection]],
-        places: Sequence[int],
         committed: Committed,
     ) -> Outcome:
         self._opened |= batch.opens
@@ -158,51 +148,52 @@ class Webhook:
             return Outcome(accepted, [])
         rejected = Counter(reason for _, reason in refused)
         self._sink.emit(Reported(committed.counts, accepted, len(duplicates), rejected))
-        known = [(places[batch.keyed[position]], None) for position in duplicates]
+        left_out = {index for index, _ in refused}
+        places = [index for index in range(len(batch.reports) + len(refused)) if index not in left_out]
+        keyed = batch.keyed
+        known = [(places[keyed[position]], None) for position in duplicates]
         return Outcome(accepted, sorted([*refused, *known], key=lambda item: item[0]))
 
-    def _clients(self, batch: Batch, duplicates: frozenset[int], rules: Rules) -> list[ClientReport]:
-        """The new events of clients that can be recognised, and refused messages, in the order in which they happened.
-
-        `rules` are those under which the batch was judged: while it waited for the disk there may have come others.
-        """
-        hasher = self._hasher
-        named = [
-            index
-            for index, report in enumerate(batch.reports)
-            if report.client is not None or (report.code == TOO_BIG and report.direction is not None)
-        ]
-        if hasher is None or not named:
+    def _clients(self, batch: Batch, duplicates: frozenset[int]) -> list[Report]:
+        """The new events of clients that can be recognised, and refused messages, in the order of their times."""
+        if self._hasher is None or not batch.of_clients:
             return []
-        known = {batch.keyed[position] for position in duplicates}
-        now = self._now()
-        found = [
-            _client(batch.reports[index], batch.otherwise, rules, now, hasher) for index in named if index not in known
-        ]
-        return sorted(found, key=lambda one: -one.ago)
+        keyed, now = batch.keyed, self._now()
+        known = {keyed[position] for position in duplicates}
+        reports = [batch.reports[index] for index in batch.of_clients if index not in known]
+        return sorted(reports, key=lambda report: _moment(report, now))
+
+    async def _tell_clients(self, reports: Sequence[Report], otherwise: str, rules: Rules) -> None:
+        """Tell what is known of clients, a few at a time, so that the relay gets its turn in between."""
+        for start in range(0, len(reports), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            self._tell(reports[start : start + SLICE], otherwise, rules)
+
+    def _tell(self, reports: Sequence[Report], otherwise: str, rules: Rules) -> None:
+        """Tell of these clients. `rules` are those by which they were judged: meanwhile there may have come others."""
+        if self._hasher is not None and reports:
+            now, hasher = self._now(), self._hasher
+            self._sink.emit(ClientsReported([_client(report, otherwise, rules, now, hasher) for report in reports]))
 
 
-def _sort(
+def _judge(
     items: Sequence[Report | Rejection],
+    first: int,
     rules: Rules,
-    add_up: Callable[[Sequence[Report], Set[str]], Mapping[Count, float]],
-    since: float,
-    judged: float,
-    opened: Set[str],
-) -> tuple[Batch, list[tuple[int, Rejection]], Sequence[int]]:
-    """The acceptable events as a batch, the others with where they are in `items`, and where those of the batch are.
+    batch: Batch,
+    refused: list[tuple[int, Rejection]],
+) -> None:
+    """Put acceptable events into `batch` and the others, of which the first is number `first`, among the `refused`.
 
     Runs once for each event: no calls but the unavoidable.
     """
     targets, otherwise = rules.targets, rules.otherwise
     lenient = not rules.strict and otherwise in targets
-    since_ms = since * 1000
+    since_ms = batch.since * 1000
     since_moment: datetime | None = None
-    reports: list[Report] = []
-    ids: list[str] = []
-    refused: list[tuple[int, Rejection]] = []
-    opens: set[str] = set()
-    for index, item in enumerate(items):
+    reports, ids = batch.reports, batch.ids
+    for index, item in enumerate(items, first):
         if isinstance(item, str):
             refused.append((index, item))
             continue
@@ -216,7 +207,7 @@ def _sort(
             if isinstance(time, int):
                 old = time < since_ms
             else:
-                since_moment = since_moment or datetime.fromtimestamp(max(since, 0.0), UTC)
+                since_moment = since_moment or datetime.fromtimestamp(max(batch.since, 0.0), UTC)
                 old = time < since_moment
             if old:
                 refused.append((index, "too_old"))
@@ -229,23 +220,21 @@ def _sort(
             refused.append((index, "missing_id"))
             continue
         if item.code is None:
-            opens.add(str(target if known else otherwise))
+            batch.opened({str(target if known else otherwise)})
+        if item.client is not None or (item.code == TOO_BIG and item.direction is not None):
+            batch.of_clients.append(len(reports))
         reports.append(item)
-    places: Sequence[int] = range(len(items))
-    if refused:
-        left_out = {index for index, _ in refused}
-        places = [index for index in places if index not in left_out]
-    keyed: Sequence[int] = range(len(reports))
-    if len(ids) < len(reports):
-        keyed = [index for index in keyed if reports[index].id is not None]
-    opens_ever = opened | opens if opens else opened
-    return Batch(add_up, since, judged, reports, ids, keyed, opens_ever, otherwise or ""), refused, places
+
+
+def _moment(report: Report, now: float) -> float:
+    """When it happened; now, if it does not say."""
+    moment = report.unix_time
+    return now if moment is None else moment
 
 
 def _client(report: Report, otherwise: str, rules: Rules, now: float, hasher: Hasher) -> ClientReport:
     target = report.target if report.target in rules.targets else otherwise
-    moment = report.unix_time
-    ago = 0.0 if moment is None else now - moment
+    ago = now - _moment(report, now)
     client = None if report.client is None else hasher(report.client.encode())
     origin, user_agent = Origin("webhook", target), report.user_agent or ""
     if report.event == "open":
