@@ -187,7 +187,8 @@ class Flow:
 
     def tells_news(self, stream: Direction, acknowledgment: int) -> bool:
         """Whether what a segment of that stream acknowledges was sent by the other side and not seen."""
-        return self._is_news(self.server if stream is self.client else self.client, acknowledgment)
+        other = self.server if stream is self.client else self.client
+        return acknowledgment != other.expected and self._is_news(other, acknowledgment)
 
     def reset(self, stream: Direction, sequence: int, acknowledgment: int | None, at: int) -> None:
         """Take a RST of one side, if its receiver believes it. What it acknowledges of the other was sent.

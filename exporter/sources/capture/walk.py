@@ -270,7 +270,7 @@ class Walk:
             if end - begin <= PIECE:  # to copy that costs less than to look at it in place
                 stream.meter.feed(memory[begin:end])
             else:
-                with memoryview(memory) as view, view[begin:end] as data:
+                with memoryview(memory)[begin:end] as data:
                     stream.meter.feed(data)
         except OutOfStep:
             flow.out_of_step(stream)
@@ -293,7 +293,7 @@ class Walk:
             if segment.end - segment.begin <= PIECE:
                 self._flows.segment(segment, memory[segment.begin : segment.end], seen_at(memory, offset))
             else:
-                with memoryview(memory) as view, view[segment.begin : segment.end] as data:
+                with memoryview(memory)[segment.begin : segment.end] as data:
                     self._flows.segment(segment, data, seen_at(memory, offset))
         except Exception as fault:
             self._complain("following a connection failed", exc_info=fault)
