@@ -2,7 +2,8 @@
 
 The series are those of a real exporter's page, repeated for every replica. Those that rules read have a sample every
 15 s for as long as rules look back on them, all others one every 4 minutes; what rules record and look back on for
-longer has a day, or an hour, of its own. Blocks do not overlap: Prometheus would begin to compact them meanwhile.
+longer has a day, or an hour, of its own. It is a quiet day: no exporter begins, nothing fails, and what rules record
+only then is not there. Blocks do not overlap: Prometheus would begin to compact them meanwhile.
 """
 
 import contextlib
@@ -35,6 +36,8 @@ SERVICES: Final = 200
 REPLICAS: Final = 3
 QUICK_SERVICES: Final = 10
 
+JOB: Final = "service-0"
+SHARED: Final = ("__name__", "job")
 SCRAPE: Final = 15
 SELDOM: Final = 240
 RAW: Final = 35 * 60
@@ -45,7 +48,8 @@ LEAD: Final = 0.7
 """Seconds that it takes to write the blocks of one service, about."""
 
 RULES: Final = ROOT / "alerts/rules/websocket.yaml"
-DURATION: Final = re.compile(r"\[(\d+)([smhd])\]")
+SELDOM_RECORDED: Final = re.compile(r"vector\(time\(\)\) % (\d+) >= \d+")
+"""`X unless on () vector(time()) % 300 >= 60` is there for 60 s of 300."""
 
 
 def rules(bench: Bench) -> list[Table]:
@@ -59,12 +63,13 @@ def rules(bench: Bench) -> list[Table]:
         page = exposition.scrape(exporter.web_port)
     with tempfile.TemporaryDirectory(prefix="websocket-exporter-rules-") as name:
         folder = Path(name)
+        recorded = _recorded_of_one(promtool, prometheus, page)
         print(f"rules: writing {services * REPLICAS * len(page):,} series", file=sys.stderr, flush=True)
         # Until the blocks are written: Prometheus takes nothing that is older than they are, and forgets in 5 minutes.
         end = int(time.time() + LEAD * services)
-        written = _write(folder, promtool, page, services, end)
+        written = _write(folder, promtool, page, recorded, services, end)
         time.sleep(max(0.0, end - time.time()))
-        with _prometheus(prometheus, folder) as port:
+        with _prometheus(prometheus, folder, RULES.read_text(encoding="utf-8")) as port:
             print(f"rules: evaluated {bench.effort.rounds} times", file=sys.stderr, flush=True)
             rows = _evaluations(port, bench.effort.rounds)
     table = {f"group {group}": {COLUMN: samples} for group, samples in rows.items()}
@@ -86,21 +91,36 @@ def _documents() -> list[Mapping[str, Any]]:
     return [{**rule, "interval": group["interval"]} for group in groups for rule in group["rules"]]
 
 
-def _write(folder: Path, promtool: str, page: list[Sample], services: int, now: int) -> int:
+def _recorded_of_one(promtool: str, prometheus: str, page: list[Sample]) -> list[Mapping[str, str]]:
+    """The labels of every series that the rules record of one service, as a Prometheus tells that evaluates them."""
+    hasty = re.sub(r"(interval:) \w+", r"\1 1s", RULES.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(prefix="websocket-exporter-rules-") as name:
+        folder = Path(name)
+        _create_blocks(folder, promtool, "2h", _raw(page, [JOB], int(time.time())))
+        with _prometheus(prometheus, folder, SELDOM_RECORDED.sub("vector(1) < 1", hasty)) as port:
+            _evaluations(port, 3)
+            found = _answer(port, "/api/v1/query?query=%7B__name__%3D~%22.%2B%3A.%2B%3A.%2B%22%7D")["result"]
+    return [series["metric"] for series in found]
+
+
+def _write(
+    folder: Path, promtool: str, page: list[Sample], recorded: list[Mapping[str, str]], services: int, now: int
+) -> int:
     """Write blocks that end `now`; returns how many samples are in them."""
-    read = set(re.findall(r"websocket_\w+", " ".join(rule["expr"] for rule in _documents())))
     jobs = [f"service-{number}" for number in range(services)]
-    samples = 0
-    for name, duration, lines in (
-        ("recent", "2h", itertools.chain(_raw(page, jobs, read, now), _recorded(jobs, now, range(now - RAW, now + 1)))),
-        ("older", "24h", _recorded(jobs, now, range(now - DAY, now - RAW))),
-    ):
-        file = folder / f"{name}.om"
-        with file.open("w", encoding="utf-8") as out:
-            samples += _put(out, lines)
-        command = [promtool, "tsdb", "create-blocks-from", f"--max-block-duration={duration}", "--quiet"]
-        subprocess.run([*command, "openmetrics", file, folder / "data"], check=True, stdout=subprocess.DEVNULL)
-        file.unlink()
+    recent = itertools.chain(_raw(page, jobs, now), _recorded(recorded, jobs, now, range(now - RAW, now + 1)))
+    older = _recorded(recorded, jobs, now, range(now - DAY, now - RAW))
+    return _create_blocks(folder, promtool, "2h", recent) + _create_blocks(folder, promtool, "24h", older)
+
+
+def _create_blocks(folder: Path, promtool: str, duration: str, lines: Iterable[tuple[str, list[str]]]) -> int:
+    """Write series into blocks of at most this duration; returns how many samples."""
+    file = folder / "series.om"
+    with file.open("w", encoding="utf-8") as out:
+        samples = _put(out, lines)
+    command = [promtool, "tsdb", "create-blocks-from", f"--max-block-duration={duration}", "--quiet"]
+    subprocess.run([*command, "openmetrics", file, folder / "data"], check=True, stdout=subprocess.DEVNULL)
+    file.unlink()
     return samples
 
 
@@ -118,15 +138,17 @@ def _samples(times: range, growth: int) -> list[str]:
     return [f" {growth * number} {at}\n" for number, at in enumerate(times)]
 
 
-def _raw(page: list[Sample], jobs: list[str], read: set[str], now: int) -> Iterator[tuple[str, list[str]]]:
+def _raw(page: list[Sample], jobs: list[str], now: int) -> Iterator[tuple[str, list[str]]]:
+    read = set(re.findall(r"websocket_\w+", " ".join(rule["expr"] for rule in _documents())))
     often, seldom = (
         [_samples(range(now - RAW, now + 1, step), growth) for growth in range(2)] for step in (SCRAPE, SELDOM)
     )
-    created = [f" {now - DAY} {at}\n" for at in range(now - RAW, now + 1, SCRAPE)]
+    scrapes = range(now - RAW, now + 1, SCRAPE)
+    created, up = ([f" {value} {at}\n" for at in scrapes] for value in (now - DAY, 1))
     for job in jobs:
-        yield f'up{{job="{job}",instance="a"}}', often[1]
         for replica in range(REPLICAS):
             place = f'job="{job}",instance="{_instance(replica)}"'
+            yield f"up{{{place}}}", up
             for sample in page:
                 labels = "".join(f",{label}={json.dumps(value)}" for label, value in sample.labels.items())
                 growing = (often if sample.name in read else seldom)[_growth(sample)]
@@ -145,53 +167,42 @@ def _growth(sample: Sample) -> int:
     return 1 if quiet and polite and re.search("handshakes_total|closes_total|_bucket$|_count$", sample.name) else 0
 
 
-def _recorded(jobs: list[str], now: int, within: range) -> Iterator[tuple[str, list[str]]]:
+def _recorded(
+    recorded: list[Mapping[str, str]], jobs: list[str], now: int, within: range
+) -> Iterator[tuple[str, list[str]]]:
     """What rules look back on, as often as it is recorded: for a day where one does, else for an hour."""
     documents = _documents()
     text = " ".join(rule["expr"] for rule in documents)
-    for rule in sorted((rule for rule in documents if "record" in rule), key=lambda rule: str(rule["record"])):
-        name = rule["record"]
-        spans = [_seconds(*span) for span in _looked_back(name, text)]
+    recording = {rule["record"]: rule for rule in documents if "record" in rule}
+    for name, group in itertools.groupby(sorted(recorded, key=_name), _name):
+        spans = [_seconds(*span) for span in re.findall(rf"{re.escape(name)}\[(\d+)([smhd])[]:]", text)]
         if not spans:
             continue
-        # `X unless on () vector(time()) % 300 >= 60` is there for 60 s of 300.
-        seldom = re.search(r"vector\(time\(\)\) % (\d+) >=", rule["expr"])
-        step = int(seldom[1]) if seldom else _seconds(rule["interval"][:-1], rule["interval"][-1])
+        seldom = SELDOM_RECORDED.search(recording[name]["expr"])
+        step = int(seldom[1]) if seldom else _seconds(*re.findall(r"\d+|[smhd]", recording[name]["interval"]))
         times = range(now - (DAY if max(spans) > HOUR else HOUR), now + 1, step)
         samples = [line for at, line in zip(times, _samples(times, 0), strict=True) if at in within]
-        for own in _own_labels(name.split(":")[0].split("_")):
+        for series in group:
+            own = "".join(f",{label}={json.dumps(value)}" for label, value in series.items() if label not in SHARED)
             for job in jobs:
                 yield f'{name}{{job="{job}"{own}}}', samples
+
+
+def _name(series: Mapping[str, str]) -> str:
+    return series["__name__"]
 
 
 def _seconds(count: str, unit: str) -> int:
     return int(count) * {"s": 1, "m": 60, "h": 3600, "d": DAY}[unit]
 
 
-def _own_labels(level: list[str]) -> list[str]:
-    """The labels beside the job of what a service records at this level: of each replica, where it has an instance."""
-    known = {
-        "target": "benchmark",
-        "source": "tap",
-        "direction": "client_to_server",
-        "outcome": "accepted",
-        "evidence": "close_1009",
-        "initiator": "client",
-    }
-    own = "".join(f',{label}="{value}"' for label, value in known.items() if label in level)
-    return [f',instance="{_instance(replica)}"{own}' for replica in range(REPLICAS)] if "instance" in level else [own]
-
-
-def _looked_back(name: str, text: str) -> list[tuple[str, str]]:
-    return re.findall(rf"{re.escape(name)}\[(\d+)([smhd])\]", text)
-
-
 @contextlib.contextmanager
-def _prometheus(program: str, folder: Path) -> Iterator[int]:
-    """A Prometheus that scrapes nothing and evaluates the shipped rules, ahead of other programs; yields its port."""
+def _prometheus(program: str, folder: Path, rules: str) -> Iterator[int]:
+    """A Prometheus that scrapes nothing and evaluates these rules, ahead of other programs; yields its port."""
     port = free_port()
-    config = folder / "prometheus.yml"
-    config.write_text(json.dumps({"rule_files": [str(RULES)]}), encoding="utf-8")  # JSON is YAML
+    config, file = folder / "prometheus.yml", folder / "rules.yaml"
+    file.write_text(rules, encoding="utf-8")
+    config.write_text(json.dumps({"rule_files": [str(file)]}), encoding="utf-8")  # JSON is YAML
     log = folder / "prometheus.log"
     flags = [f"--storage.tsdb.path={folder / 'data'}", "--storage.tsdb.retention.time=10d"]
     command = [program, f"--config.file={config}", *flags, f"--web.listen-address=127.0.0.1:{port}"]
@@ -231,8 +242,13 @@ def _most(found: Mapping[str, Mapping[str, float]]) -> int:
 
 
 def _groups(port: int) -> list[Mapping[str, Any]]:
-    body = get(port, "/api/v1/rules").partition(b"\r\n\r\n")[2]
-    return list(json.loads(_unchunked(body))["data"]["groups"])
+    return list(_answer(port, "/api/v1/rules")["groups"])
+
+
+def _answer(port: int, path: str) -> Mapping[str, Any]:
+    """The data that Prometheus answers a GET with."""
+    found: Mapping[str, Any] = json.loads(_unchunked(get(port, path).partition(b"\r\n\r\n")[2]))["data"]
+    return found
 
 
 def _unchunked(body: bytes) -> bytes:

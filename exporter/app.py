@@ -27,7 +27,7 @@ from exporter.status import Status, StatusBook
 from exporter.targets import Targets
 from exporter.web.app import Hooks, build
 from exporter.web.doors import OPEN, Doors, authenticates, confides, load_doors, risks
-from exporter.web.errors import ERROR_TOKENS, ErrorAnswers
+from exporter.web.errors import ERROR_TOKENS, LISTENER_TOKENS, ErrorAnswers
 from exporter.web.listener import Listener, listen
 from exporter.web.protocol import CONNECTIONS, LINGERING
 from exporter.web.scrapers import Scrapers
@@ -103,7 +103,8 @@ class App:
         self._draining = False
         self._scraped = asyncio.Event()
         self._scrapers = Scrapers()
-        self.recorder = Recorder(time.time, ERROR_TOKENS)
+        self._error_tokens = LISTENER_TOKENS if config.webhook_listen_address is None else ERROR_TOKENS
+        self.recorder = Recorder(time.time, self._error_tokens)
         self._sinks = Sinks(time.monotonic, self.recorder.event_dropped)
         self._insight = Insight(self._sinks, time.monotonic, insight_rules)
         self.book = StatusBook(time.time)
@@ -245,7 +246,7 @@ class App:
             bool(self._taps) + (self.webhook is not None) + (self._probes is not None) + (self._captures is not None)
         )
         builds = sum(len(target.client_builds) for target in self._config.targets.values())
-        return most_series_of(vocabularies, len(ERROR_TOKENS), sources, builds)
+        return most_series_of(vocabularies, len(self._error_tokens), sources, builds)
 
     def _warn(self, sentences: Sequence[str]) -> None:
         for sentence in sentences:

@@ -1,4 +1,4 @@
-"""Everything that can happen to a monitored WebSocket, as frozen dataclasses, and who listens.
+"""Everything that can happen to a monitored WebSocket, as dataclasses that nobody changes, and who listens.
 
 Sources (tap, capture, probe, webhook) emit these to a `Sink`; the recorder counts them, the log writes them,
 the insights derive from them. Nothing else crosses between a source and the rest of the house.
@@ -9,8 +9,9 @@ whatever a peer chose freely (reason, path, user agent, address) is only ever lo
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, NewType, Protocol, get_args
+from typing import Any, Final, Literal, NamedTuple, NewType, Protocol, TypeVar, dataclass_transform, get_args
+
+T = TypeVar("T")
 
 Source = Literal["tap", "capture", "probe", "webhook"]
 Side = Literal["client", "server"]
@@ -154,6 +155,15 @@ def opposite(side: Side) -> Side:
     return "server" if side == "client" else "client"
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(cls: type[T]) -> type[T]:
+    """A dataclass that is frozen to the type checker.
+
+    At run time it is not: a frozen one takes five times as long to make, and each connection makes several.
+    """
+    return dataclass(slots=True)(cls)
+
+
 class Origin(NamedTuple):
     """Where an event was seen: the two labels that every connection series carries."""
 
@@ -216,7 +226,7 @@ _NOBODY: Final = Peer()
 _NOTHING: Final = Traffic()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HandshakeEnded:
     """An opening handshake (a GET whose Upgrade contains `websocket`) got its answer, or never will.
 
@@ -233,7 +243,7 @@ class HandshakeEnded:
     user_agent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attached:
     """A WebSocket is followed that was open before it was seen: nothing is known of its handshake.
 
@@ -244,7 +254,7 @@ class Attached:
     client: ClientKey | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ending:
     """A WebSocket is over for its peers: the first Close frame has passed, or TCP ended without one.
 
@@ -263,7 +273,7 @@ class Ending:
     user_agent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Closed:
     """A WebSocket ended; emitted exactly once for each accepted handshake, or `Attached`.
 
@@ -286,7 +296,7 @@ class Closed:
     attached: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PingAnswered:
     """`peer` answered the other side's Ping with a matching Pong after `rtt` seconds."""
 
@@ -295,7 +305,7 @@ class PingAnswered:
     rtt: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AnomalySeen:
     """`side` sent a frame that RFC 6455 forbids."""
 
@@ -304,7 +314,7 @@ class AnomalySeen:
     kind: AnomalyKind
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StreamUnparsed:
     """A tapped connection is relayed without being understood, from here on."""
 
@@ -312,7 +322,7 @@ class StreamUnparsed:
     reason: UnparsedReason
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProbeWaits:
     """A probe will try to connect in `delay` seconds."""
 
@@ -320,7 +330,7 @@ class ProbeWaits:
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProbeUp:
     """A probe has connected, and got the answer that it expected, if any.
 
@@ -331,7 +341,7 @@ class ProbeUp:
     connect_duration: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProbeFailed:
     """A probe's attempt failed, or the connection that it held ended."""
 
@@ -374,14 +384,15 @@ class ClientReport(NamedTuple):
     direction: Direction | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ClientsReported:
     """What services reported of clients that can be recognised, a few at a time, after it was counted (`Reported`)."""
 
     reports: Sequence[ClientReport]
 
 
-class Reported(NamedTuple):
+@record
+class Reported:
     """Services reported opens and closes: by how much each count grows, and what became of the events.
 
     Many events at once, because they come in batches and each is cheap only then. Each is in `counts` exactly once,
@@ -391,10 +402,10 @@ class Reported(NamedTuple):
     counts: Mapping[Count, float]
     accepted: int = 0
     duplicate: int = 0
-    rejected: Mapping[Rejection, int] = MappingProxyType({})
+    rejected: Mapping[Rejection, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reconnected:
     """A client whose connection had ended tried to come back, `delay` seconds after the end; its first attempt.
 
@@ -409,7 +420,7 @@ class Reconnected:
     build: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MassCloseLost:
     """So many more `connections` were lost in a mass close."""
 
@@ -417,7 +428,7 @@ class MassCloseLost:
     connections: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MassCloseReturned:
     """A client that was lost in a mass close was accepted again."""
 
@@ -476,14 +487,14 @@ class MassClose:
         return sum(self.returned.values())
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MassCloseEnded:
     """A mass close was judged."""
 
     mass_close: MassClose
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MessageRefused:
     """A message of `size` bytes (payload on the wire, declared) was refused by its receiver; 0 if that is not known.
 

@@ -9,13 +9,14 @@ import atexit
 import json
 import logging
 import os
-import re
 import select
 import sys
 import threading
+import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from exporter.events import (
     MassClose,
     MassCloseEnded,
     MessageRefused,
+    Peer,
     StreamUnparsed,
 )
 
@@ -157,8 +159,10 @@ class _Bridge(logging.Handler):
         )
 
 
+_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
+
 _writer: LineWriter | None = None
-_bound: Any = None
+_level = logging.NOTSET
 _dropped_before = 0
 
 
@@ -193,10 +197,11 @@ def configure(level: str, format: str, fd: int = _STDERR) -> None:
 
 def set_level(level: str) -> None:
     """Change the least severity that is logged, from now on, for all loggers."""
-    global _bound
-    _bound = None
+    global _level
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
-    logging.getLogger().setLevel(level.upper())
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    _level = root.level
 
 
 def dropped_lines() -> int:
@@ -206,8 +211,7 @@ def dropped_lines() -> int:
 
 def shutdown(timeout: float = FLUSH_TIMEOUT) -> None:
     """Write what is queued, for `timeout` seconds at most; later lines are dropped. Done at exit by itself."""
-    global _writer, _bound, _dropped_before
-    _bound = None
+    global _writer, _dropped_before
     if _writer is not None:
         _writer.close(timeout)
         _dropped_before += _writer.dropped
@@ -217,12 +221,22 @@ def shutdown(timeout: float = FLUSH_TIMEOUT) -> None:
 atexit.register(shutdown)
 
 
-def _logger() -> Any:
-    """The logger of events; bound anew when the configuration changes, not for each line as loggers usually are."""
-    global _bound
-    if _bound is None:
-        _bound = structlog.get_logger().bind()
-    return _bound
+def _tell(level: str, line: MutableMapping[str, Any]) -> None:
+    """Log a line, with its `event`, as any logger does.
+
+    A logger would hand on what is in the line as keyword arguments, four times: of a close that takes as long as
+    everything else.
+    """
+    if _LEVELS[level] < _level:
+        return
+    configured = structlog.get_config()
+    rendered: Any = line
+    try:
+        for process in configured["processors"]:
+            rendered = process(None, level, rendered)
+    except structlog.DropEvent:
+        return
+    getattr(configured["logger_factory"](), level)(rendered)
 
 
 class EventLog(Listener):
@@ -240,27 +254,24 @@ class EventLog(Listener):
         }
 
     def _closed(self, event: Closed) -> None:
-        _logger().info("websocket closed", **_close_fields(event))
+        _tell("info", _close_line(event))
 
     def _message_refused(self, event: MessageRefused) -> None:
-        _logger().info("message refused", **_refused_fields(event))
+        _tell("info", _refused_line(event))
 
     def _mass_close_ended(self, event: MassCloseEnded) -> None:
         over = event.mass_close
-        level = logging.INFO if over.verdict == "healthy" or over.draining else logging.WARNING
-        _logger().log(level, "mass close", **_mass_close_fields(over))
+        _tell("info" if over.verdict == "healthy" or over.draining else "warning", _mass_close_line(over))
 
     def _stream_unparsed(self, event: StreamUnparsed) -> None:
         if event.reason == "internal_error":
-            _logger().warning(
-                "internal fault: a connection is relayed unread from here on",
-                source=event.origin.source,
-                target=event.origin.target,
-            )
+            _tell("warning", _fault_line(event))
 
 
-def _close_fields(event: Closed) -> dict[str, Any]:
-    fields = {
+def _close_line(event: Closed) -> dict[str, Any]:
+    peer = event.peer if max(map(len, event.peer)) <= _MAX_PEER_TEXT else Peer(*map(_cut, event.peer))
+    line = {
+        "event": "websocket closed",
         "source": event.origin.source,
         "target": event.origin.target,
         "code": event.code,
@@ -275,24 +286,25 @@ def _close_fields(event: Closed) -> dict[str, Any]:
         "server_to_client_bytes": event.server_to_client.bytes,
         "server_to_client_messages": event.server_to_client.messages,
         "server_to_client_largest_message": event.server_to_client.largest_message,
-        "client": event.peer.address,
-        "host": _cut(event.peer.host),
-        "path": _cut(event.peer.path),
-        "user_agent": _cut(event.peer.user_agent),
-        "subprotocol": _cut(event.peer.subprotocol),
+        "client": peer.address,
+        "host": peer.host,
+        "path": peer.path,
+        "user_agent": peer.user_agent,
+        "subprotocol": peer.subprotocol,
     }
     if event.transport_end is not None:
-        fields["transport_end_side"] = event.transport_end.side
-        fields["transport_end_kind"] = event.transport_end.kind
+        line["transport_end_side"] = event.transport_end.side
+        line["transport_end_kind"] = event.transport_end.kind
     if event.attached:
-        fields["attached"] = True
+        line["attached"] = True
     if event.wire_code is not None and str(event.wire_code) != event.code:
-        fields["wire_code"] = event.wire_code
-    return fields
+        line["wire_code"] = event.wire_code
+    return line
 
 
-def _refused_fields(event: MessageRefused) -> dict[str, Any]:
+def _refused_line(event: MessageRefused) -> dict[str, Any]:
     return {
+        "event": "message refused",
         "source": event.origin.source,
         "target": event.origin.target,
         "direction": event.direction,
@@ -303,8 +315,17 @@ def _refused_fields(event: MessageRefused) -> dict[str, Any]:
     }
 
 
-def _mass_close_fields(over: MassClose) -> dict[str, Any]:
+def _fault_line(event: StreamUnparsed) -> dict[str, Any]:
     return {
+        "event": "internal fault: a connection is relayed unread from here on",
+        "source": event.origin.source,
+        "target": event.origin.target,
+    }
+
+
+def _mass_close_line(over: MassClose) -> dict[str, Any]:
+    return {
+        "event": "mass close",
         "source": over.origin.source,
         "target": over.origin.target,
         "verdict": over.verdict,
@@ -350,22 +371,31 @@ def _cut_bytes(text: str, limit: int) -> str:
 
 def _headed(_: object, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Begin the line with what is common to all: when, how severe, and what."""
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
-    return {"timestamp": f"{now[:-6]}Z", "level": level, "event": event["event"], **event}
+    second, nanosecond = divmod(time.time_ns(), 1_000_000_000)
+    timestamp = f"{_date_and_time(second)}.{nanosecond // 1000:06d}Z"
+    return {"timestamp": timestamp, "level": level, "event": event["event"], **event}
+
+
+@lru_cache(maxsize=1)  # the lines of a storm share their second
+def _date_and_time(second: int) -> str:
+    """A Unix time in UTC (RFC 3339), without its offset."""
+    return datetime.fromtimestamp(second, UTC).isoformat()[: -len("+00:00")]
 
 
 # `ensure_ascii` escapes C1 controls, line separators, bidi controls and lone surrogates with everything else that is
 # not ASCII; the writer then has nothing to decide. DEL is the one control character that JSON leaves as it is. msgspec
 # is several times as fast, but escapes nothing beyond ASCII, and a null of its may have been a NaN.
-_DOUBTFUL: Final = re.compile(rb"null|\x7f")
+_quick: Final = msgspec.json.Encoder()
 _encoder: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=repr)
 
 
 def _json_line(_: object, __: str, event: MutableMapping[str, Any]) -> str:
-    with suppress(Exception):
-        quick = msgspec.json.encode(event)
-        if quick.isascii() and not _DOUBTFUL.search(quick):
-            return quick.decode()
+    try:
+        quick = _quick.encode(event)
+    except Exception:
+        quick = b"null"
+    if quick.isascii() and b"null" not in quick and b"\x7f" not in quick:
+        return quick.decode()
     try:
         line = _encoder.encode(event)
     except Exception:  # NaN, keys that are not text, circles, depth, a repr() that raises: never the relay's problem

@@ -120,14 +120,14 @@ class StatusBook(Listener):
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._closes: deque[ClosedAt] = deque(maxlen=CLOSES)
+        self._closes: deque[tuple[float, Closed]] = deque(maxlen=CLOSES)
         self._mass_closes: deque[MassClosedAt] = deque(maxlen=MASS_CLOSES)
         self._lately: deque[tuple[float, Origin]] = deque()
         self.handlers = {Closed: self._closed, MassCloseEnded: self._mass_close_ended}
 
     def _closed(self, event: Closed) -> None:
         now = self._now()
-        self._closes.appendleft(ClosedAt(now, _bounded(event)))
+        self._closes.appendleft((now, event))
         self._lately.append((now, event.origin))
         self._forget_before(now - LATELY)
 
@@ -146,7 +146,8 @@ class StatusBook(Listener):
         targets = tuple(_targets(numbers, now, lately))
         past = [PastMassClose(moment(one.began, now), now - one.ended, one.mass_close) for one in mass_closes]
         advice = advise([target.facts for target in targets], past)
-        return Status(now, advice, targets, mass_closes, tuple(self._closes))
+        closes = tuple(ClosedAt(at, _bounded(closed)) for at, closed in self._closes)
+        return Status(now, advice, targets, mass_closes, closes)
 
     def _forget_before(self, at: float) -> None:
         lately = self._lately
@@ -163,12 +164,9 @@ def moment(at: float, now: float) -> str:
 
 
 def _bounded(closed: Closed) -> Closed:
-    peer = closed.peer
-    texts = (closed.reason, peer.address, peer.host, peer.path, peer.user_agent, peer.subprotocol)
-    if max(map(len, texts)) <= LONGEST_TEXT:
+    if max(len(closed.reason), *map(len, closed.peer)) <= LONGEST_TEXT:
         return closed
-    reason, *rest = map(_cut, texts)
-    return replace(closed, reason=reason, peer=Peer(*rest))
+    return replace(closed, reason=_cut(closed.reason), peer=Peer(*map(_cut, closed.peer)))
 
 
 def _cut(text: str, longest: int = LONGEST_TEXT) -> str:

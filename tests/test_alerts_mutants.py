@@ -22,7 +22,11 @@ MUTANTS: Final = (
     ("ratio5m >= 0.02", "ratio5m >= 0", "WebSocketMessageTooBigSpike"),
     ("<= 3 * ", "< 3 * ", "WebSocketMessageTooBigSpike.day"),
     ("[12h] offset 12h", "[12h]", "WebSocketMessageTooBigSpike.day"),
-    ("[5m]) > 0\n", "[5m]) >= 0\n", "WebSocketMessageTooBigSpike"),
+    (
+        "                and\n                  job_instance_target_source:websocket_target:restarted30m\n",
+        "",
+        "WebSocketMessageTooBigSpike",
+    ),
     ('{class="too_big", source!="probe"}', '{source!="probe"}', "WebSocketMessageTooBigSpike"),
     ('"probe', '"nobody', "WebSocketMessageTooBigSpike"),
     ("> time() - 300", "> time()", "WebSocketMessageTooBigSpike"),
@@ -52,7 +56,7 @@ MUTANTS: Final = (
     ("changes(", "0 * changes(", "WebSocketReconnectStorm"),
     ("[30m]", "[5m]", "WebSocketReconnectStorm"),
     ('"probe', '"nobody', "WebSocketReconnectStorm"),
-    ("[1h] offset 5m", "[1h] offset 1h", "WebSocketReconnectStorm"),
+    ("[1h:1m] offset 5m", "[1h:1m] offset 1h", "WebSocketReconnectStorm"),
     ("[10m] offset 5m", "[10m]", "WebSocketReconnectStorm"),
     ("for: 1m", "for: 0s", "WebSocketReconnectStorm"),
     ("for: 3m", "for: 10m", "WebSocketExporterDown"),
@@ -98,14 +102,14 @@ MUTANTS: Final = (
     ("for: 5m", "for: 7m", "WebSocketServiceNotAccepting"),
     (
         """and
-                  resets(job_instance_target_source:websocket_closes_too_big:sum[5m]) > 0
+                  job_instance_target_source:websocket_target:restarted30m
                 and
                   job_instance_target_source:websocket_target:new5m
 """,
         """and
-                  resets(job_instance_target_source:websocket_closes_too_big:sum[5m]) > 0
+                  job_instance_target_source:websocket_target:restarted30m
 """,
-        "WebSocketMessageTooBigSpike.restored",
+        "WebSocketMessageTooBigSpike",
     ),
     (
         "last_over_time(job_instance_target_source:websocket_closes_too_big:sum[5m])\n            -",
@@ -161,6 +165,11 @@ MUTANTS: Final = (
     ("for: 10m", "for: 5m", "WebSocketEventsRejected"),
     ("for: 10m", "for: 20m", "WebSocketEventsRejected"),
     ('{result="rejected"}', "", "WebSocketEventsRejected"),
+    (
+        "            and on (job, instance)\n              websocket_exporter_webhook_ids\n",
+        "",
+        "WebSocketEventsRejected",
+    ),
     *(
         (f'{{error=~"{REFUSED}"}}', f'{{error=~"{REFUSED}", error!="{token}"}}', "WebSocketEventsRejected")
         for token in REFUSED.split("|")
@@ -197,14 +206,24 @@ MUTANTS: Final = (
     ("            and\n              websocket_probe_up\n", "", "WebSocketProbeFailing"),
     ("websocket_probe_up offset 10m", "websocket_probe_up", "WebSocketProbeFailing"),
     ("avg_over_time(websocket_probe_up[10m])", "avg_over_time(websocket_probe_up[5m])", "WebSocketProbeFailing"),
-    ("increase5m > 0\n          unless", "increase5m > 1\n          unless", "WebSocketMessageTooBigFirstSeen"),
+    ("increase5m\n          unless", "increase5m > 1\n          unless", "WebSocketMessageTooBigFirstSeen"),
+    (
+        "websocket_closes_too_big:sum[5m])\n              )\n          ) > 0\n",
+        "websocket_closes_too_big:sum[5m])\n              )\n          )\n",
+        "WebSocketMessageTooBigFirstSeen",
+    ),
+    (
+        " or 0 * job_target_source:websocket_closes:increase5m)\n",
+        ")\n",
+        "WebSocketMessageTooBigSpike.day",
+    ),
     ("[1d] offset 5m", "[1d]", "WebSocketMessageTooBigFirstSeen"),
     ("[1d] offset 5m", "[1h] offset 5m", "WebSocketMessageTooBigFirstSeen.day"),
-    ("present5m[1h]) >= 0.5", "present5m[1h]) >= 0.48", "WebSocketMessageTooBigSustained"),
-    ("present5m[1h]) >= 0.5", "present5m[1h]) >= 0.58", "WebSocketMessageTooBigSustained"),
-    ("present5m offset 1h", "present5m offset 10m", "WebSocketMessageTooBigSustained"),
-    ("0.02 * avg_over_time", "0.0195 * avg_over_time", "WebSocketMessageTooBigSustained"),
-    ("0.02 * avg_over_time", "0.0205 * avg_over_time", "WebSocketMessageTooBigSustained"),
+    (">=\n              0.5\n", ">=\n              0.48\n", "WebSocketMessageTooBigSustained"),
+    (">=\n              0.5\n", ">=\n              0.58\n", "WebSocketMessageTooBigSustained"),
+    ("closes:increase5m offset 1h", "closes:increase5m offset 10m", "WebSocketMessageTooBigSustained"),
+    ("0.02 * sum_over_time", "0.0195 * sum_over_time", "WebSocketMessageTooBigSustained"),
+    ("0.02 * sum_over_time", "0.0205 * sum_over_time", "WebSocketMessageTooBigSustained"),
     ('"probe', '"nobody', "WebSocketMessageTooBigSustained"),
     ("increase15m >= 10", "increase15m >= 9", "WebSocketMessageTooBigLoop"),
     ("increase15m >= 10", "increase15m > 10", "WebSocketMessageTooBigLoop"),
@@ -245,8 +264,8 @@ MUTANTS: Final = (
     ('"probe', '"nobody', "WebSocketReconnectHerd"),
     ("lost_at_once:increase30m, ", "lost_at_once:increase30m * 0, ", "WebSocketReconnectStorm"),
     (
-        "    job_instance_target_source:websocket_connections_active:max30m\n            and\n",
-        "    1000000 * job_instance_target_source:websocket_connections_active:max30m\n            and\n",
+        "    job_instance_target_source:websocket_connections_active:max30m,\n",
+        "    1000000 * job_instance_target_source:websocket_connections_active:max30m,\n",
         "WebSocketReconnectStorm",
     ),
     ("> 600", "> 580", "WebSocketProbeStalled"),

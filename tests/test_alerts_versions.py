@@ -23,6 +23,7 @@ IN_BOTH: Final = frozenset(
         "avg_over_time",
         "changes",
         "clamp_min",
+        "count_over_time",
         "histogram_quantile",
         "increase",
         "label_replace",
@@ -34,6 +35,7 @@ IN_BOTH: Final = frozenset(
         "rate",
         "resets",
         "round",
+        "sum_over_time",
         "time",
         "vector",
     }

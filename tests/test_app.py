@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 
 from exporter.app import App, StartError, affordable_connections, raise_descriptor_limit
 from exporter.config import Address, Config, ConfigError, Limits, Match, TapConfig, Target
+from exporter.web.errors import ERROR_TOKENS, LISTENER_TOKENS, ErrorToken
 from tests.support.loops import conversation, eventually, in_both_loops
 from tests.support.peers import connected, opened
 from tests.support.processes import Exporter, exporter_process
@@ -65,6 +66,19 @@ class TestStarting:
                     running = tasks.create_task(app.run())
                     assert (await client.rest()).startswith(b"HTTP/1.1 426 ")
                     running.cancel()
+
+
+class TestErrorTokens:
+    @pytest.mark.parametrize(
+        ("webhook", "tokens"),
+        [(None, LISTENER_TOKENS), (Address("127.0.0.1", 0), ERROR_TOKENS)],
+        ids=["none", "webhook"],
+    )
+    def test_what_its_listeners_may_answer(self, webhook: Address | None, tokens: tuple[ErrorToken, ...]) -> None:
+        """Errors are counted from 0 on for what a listener that is there can answer, and for nothing else."""
+        app = App(configured(Address("127.0.0.1", 1), webhook_listen_address=webhook))
+        [errors] = [family for family in app.recorder.collect() if family.name == "websocket_exporter_http_errors"]
+        assert {(sample.labels["error"], sample.value) for sample in errors.samples} == {(token, 0) for token in tokens}
 
 
 class TestConnectionLimit:

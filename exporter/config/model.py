@@ -79,7 +79,10 @@ class Target(msgspec.Struct, frozen=True):
 
     def build(self, user_agent: str) -> str | None:
         """The first of `client_builds` that a User-Agent fits; None if there is none."""
-        return next((pattern for pattern in self.client_builds if _glob(pattern, user_agent)), None)
+        for pattern in self.client_builds:
+            if _glob(pattern, user_agent):
+                return pattern
+        return None
 
 
 class TapConfig(msgspec.Struct, frozen=True):

@@ -64,7 +64,8 @@ class Reconnects:
             return None
         opened, several, closed, began, newer, older = known
         waiting = sum(newer) + sum(older)
-        began, newer, older = self._young(at, began, newer, older)
+        if waiting > 1:
+            began, newer, older = self._young(at, began, newer, older)
         if at - closed > self._life or (newer is _NONE and older is _NONE):
             self._put(client, (opened, several, closed, began, _NONE, _NONE))
             return None
@@ -89,7 +90,8 @@ class Reconnects:
             self.shared_connections -= 2 if opened == 2 else 1
             several = max(several, now) if token or opened > 2 else _NEVER
         if token:
-            began, newer, older = self._young(now, began, newer, older)
+            if sum(newer) + sum(older) > 1:
+                began, newer, older = self._young(now, began, newer, older)
             if now - closed > self._life:
                 newer = older = _NONE
             if now - began >= self._life / 2:
@@ -115,9 +117,12 @@ class Reconnects:
         return opened > 1 or now - several <= self._life
 
     def _young(self, now: float, began: float, newer: Tokens, older: Tokens) -> tuple[float, Tokens, Tokens]:
-        """When the newer tokens began, and both generations, without what is too old; each lasts for half a life."""
+        """When the newer tokens began, and both generations, without what is too old; each lasts for half a life.
+
+        To be asked of several tokens: a single one lives as long as it should.
+        """
         half = self._life / 2
-        if now - began < half or sum(newer) + sum(older) == 1:
+        if now - began < half:
             return began, newer, older
         return (began + half, _NONE, newer) if now - began < 2 * half else (now, _NONE, _NONE)
 
@@ -145,7 +150,9 @@ def after_close(close_class: str) -> After:
 def _taken(newer: Tokens, older: Tokens) -> tuple[After, Tokens, Tokens]:
     """Take a token, an older one first: which it was, and what is left."""
     tokens = newer if older is _NONE else older
-    index = next(index for index, waiting in enumerate(tokens) if waiting)
+    index = 0
+    while not tokens[index]:
+        index += 1
     left = _changed(tokens, index, -1)
     return (AFTERS[index], left, older) if older is _NONE else (AFTERS[index], newer, left)
 

@@ -46,7 +46,7 @@ class LastMinute:
 
     def add(self, moment: float) -> None:
         """It happened at `moment` (seconds), which may lie a little behind what was added before."""
-        number = slot(moment)
+        number = int(moment * SLOTS)
         if number > self._newest:
             self._advance(number)
         if number > self._newest - self._SIZE:

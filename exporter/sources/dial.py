@@ -60,10 +60,12 @@ class Dialler:
 
         None where an address must be found first, or where nothing can be begun: `dial` waits, or tells why.
         """
-        if self._literal is not None:
-            with contextlib.suppress(OSError):
-                return self._begin(self._literal)
-        return None
+        if self._literal is None:
+            return None
+        try:
+            return self._begin(self._literal)
+        except OSError:
+            return None
 
     async def dial(self, begun: socket.socket | None = None) -> socket.socket:
         """A connected, non-blocking socket: the one that was `begun`, if any.

@@ -251,7 +251,8 @@ class _End:
 
     def close(self, *, with_reset: bool = False) -> None:
         """Close the socket: by RST if so asked, else as the kernel finds right."""
-        self._keep(b"")
+        if self.unsent:
+            self._keep(b"")
         self._relay.poller.closing(self._fd)
         if with_reset and self.sock.family != socket.AF_UNIX:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -295,7 +296,7 @@ class RelayOwner(Protocol):
 class Relay:
     """Two connected sockets and the observer of what passes between them. Owns both, and closes both."""
 
-    __slots__ = ("_client", "_server", "closed", "observer", "owner", "poller")
+    __slots__ = ("_ends", "closed", "observer", "owner", "poller")
 
     def __init__(
         self,
@@ -309,15 +310,14 @@ class Relay:
         self.poller = poller
         self.owner = owner
         self.closed = False
-        self._client = _ClientEnd(self, "client", client)
-        self._server = _ServerEnd(self, "server", server)
-        self._client.other = self._server
-        self._server.other = self._client
+        near, far = _ClientEnd(self, "client", client), _ServerEnd(self, "server", server)
+        near.other, far.other = far, near
+        self._ends: tuple[_End, ...] = (near, far)
 
     def start(self) -> None:
         """Relay from now on."""
-        self._client.resume()
-        self._server.resume()
+        for end in self._ends:
+            end.resume()
 
     def cut(self) -> None:
         """End both connections because the exporter ends; the clients see no Close frame, which is the truth."""
@@ -357,7 +357,7 @@ class Relay:
     def starve(self) -> None:
         """No memory is left to go on with: break off both sides, rather than lose a byte of what was read."""
         self.observer.transport_ended("exporter", "error")
-        self._close(self._client, self._server)
+        self._close(*self._ends)
 
     def observing_failed(self, fault: Exception) -> None:
         """Go on unobserved."""
@@ -367,7 +367,7 @@ class Relay:
     def look(self) -> bool:
         """See what becomes of the two sides. Returns whether to look again."""
         try:
-            again = [end.look() for end in (self._client, self._server) if not self.closed]
+            again = [end.look() for end in self._ends if not self.closed]
         except (MemoryError, OSError):
             self.starve()
             return False
@@ -378,8 +378,10 @@ class Relay:
             return
         self.closed = True
         self.poller.lookout.discard(self)
-        for end in (self._client, self._server):
+        ends, self._ends = self._ends, ()
+        for end in ends:
             end.close(with_reset=end in reset)
+            del end.other  # nobody refers to the other in circles now: no garbage collector is needed
         try:
             self.observer.finish()
         except Exception as fault:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from exporter.events import Rejection
 
-ErrorToken = Literal[
+ListenerToken = Literal[
     "bad_request",
     "lifecycle_disabled",
     "not_found",
@@ -27,24 +27,30 @@ ErrorToken = Literal[
     "not_ready",
     "overloaded",
     "expectation_failed",
+    "unauthorized",
+    "rate_limited",
+]
+WebhookToken = Literal[
     "unsupported_media_type",
     "unsupported_encoding",
     "too_many_events",
-    "unauthorized",
     "signature_required",
     "signature_mismatch",
     "timestamp_out_of_range",
-    "rate_limited",
     "storage_full",
     "storage_unavailable",
     "shutting_down",
     Rejection,
 ]
+ErrorToken = Literal[ListenerToken, WebhookToken]
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 ERROR_TOKENS: Final[tuple[ErrorToken, ...]] = get_args(ErrorToken)
 """Every value of `error`, in the answers and in the label of the metric that counts them."""
+
+LISTENER_TOKENS: Final[tuple[ListenerToken, ...]] = get_args(ListenerToken)
+"""Those that any listener may answer; the others are the webhook's alone."""
 
 
 @dataclass(frozen=True, slots=True)

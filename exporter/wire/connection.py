@@ -135,9 +135,10 @@ class ConnectionObserver:
             websocket.finish(self._end, unparsed=self._unparsed)
         elif self._http is not None and self._http.incomplete:
             self.unparsed("incomplete_head")
-        # Who gave up first tells an overloaded service from one that dropped the connection.
-        gave_up = self._end is not None and self._end.side == "client"
-        self.unanswered("failed", "timeout" if gave_up else "closed")
+        if self._pending is not None:
+            # Who gave up first tells an overloaded service from one that dropped the connection.
+            gave_up = self._end is not None and self._end.side == "client"
+            self.unanswered("failed", "timeout" if gave_up else "closed")
         self._ignore_all()
 
     def fail(self) -> None:

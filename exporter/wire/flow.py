@@ -4,7 +4,6 @@ A direction with a gap in it is *lost* until frames are found in it again. What 
 `unknown`, never a number.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +11,7 @@ from exporter.events import Side
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.frames import Chunk, FrameMeter
 from exporter.wire.resync import Search, is_close
-from exporter.wire.tcp import NEVER, WIDE_WINDOW, WINDOW, Stream, ahead_of
+from exporter.wire.tcp import FEW_HELD_BYTES, NEVER, UNREAD, WIDE_WINDOW, WINDOW, Stream, ahead_of
 from exporter.wire.websocket import OutOfStep, WebSocket
 
 NEAR: Final = 1 << 20
@@ -67,18 +66,17 @@ class Losses:
         return self.recent or self.by_design
 
 
-class _Direction(Stream):
+class Direction(Stream["Flow"]):
     """One side's stream, and while it is not understood the search for frames in it.
 
-    `missed` is whether its loss was counted, `outside` how many segments in a row were out of its window.
+    `outside` is how many segments in a row were out of its window.
     """
 
-    __slots__ = ("missed", "outside", "search")
+    __slots__ = ("outside", "search")
 
-    def __init__(self, owner: "Flow", side: Side, first: int, feed: Callable[[Chunk], None]) -> None:
-        super().__init__(owner, side, first, feed)
+    def __init__(self, owner: "Flow", side: Side, first: int) -> None:
+        super().__init__(owner, side, first)
         self.search: Search | None = None
-        self.missed = False
         self.outside = 0
 
 
@@ -118,8 +116,8 @@ class Flow:
         self._observer = observer
         self._clock = clock
         self._losses = losses
-        self.client = _Direction(self, "client", client_next, observer.from_client)
-        self.server = _Direction(self, "server", server_next, observer.from_server)
+        self.client = Direction(self, "client", client_next)
+        self.server = Direction(self, "server", server_next)
         if not fresh:
             self._search()
         self._fins: tuple[Side, ...] = ()  # of the sides, in the order in which they were seen
@@ -147,9 +145,13 @@ class Flow:
         """Whether something is held until a gap closes."""
         return self.client.waiting_since is not None or self.server.waiting_since is not None
 
+    def hesitant(self) -> bool:
+        """Whether what is seen first may not have happened first."""
+        return self._losses.hesitant() or self.waits
+
     def segment(
         self,
-        stream: Stream,
+        stream: Direction,
         sequence: int,
         data: Chunk,
         at: int,
@@ -162,26 +164,32 @@ class Flow:
         `end` is the sequence number behind its last byte if it has a FIN, also where its data was cut.
         """
         self._clock.at = self.seen_at = at
-        direction, other = self._direction(stream), self.server if stream is self.client else self.client
-        hesitant = self._losses.hesitant()
-        oldest = -NEAR if self._losses.by_design else -WIDE_WINDOW  # beyond it more has gone by than numbers can tell
-        if not oldest <= ahead_of(sequence, stream.next) <= (WIDE_WINDOW if hesitant else WINDOW):
-            if not self._is_far(direction, other, acknowledgment):
-                self._losses.out_of_window += 1
+        other = self.server if stream is self.client else self.client
+        losses = self._losses
+        if sequence != stream.next and not self._in_window(stream, sequence):
+            if not self._is_far(stream, other, acknowledgment):
+                losses.out_of_window += 1
                 return
             stream.jump(sequence)
-        direction.outside = 0
-        if acknowledgment is not None and not self._losses.recent:  # else it may come by the other ring yet
-            near = WIDE_WINDOW if hesitant else NEAR
-            if 0 < ahead_of(acknowledgment, other.next) <= near:
-                other.sent(acknowledgment)
+        stream.outside = 0
+        if acknowledgment is not None and self._is_news(other, acknowledgment):
+            other.sent(acknowledgment)
+        hurried = losses.recent and not self._in_handshake  # whose parts may come late, by the other ring
+        if hurried and len(data) > FEW_HELD_BYTES:
+            stream.sent(sequence)
         stream.segment(sequence, data, at, end)
+        if hurried:
+            stream.hold_few()
         if stream.end != NEVER and stream.side not in self._fins:
             self._fins += (stream.side,)
         if self._fins:
             self._ended()
 
-    def reset(self, stream: Stream, sequence: int, acknowledgment: int | None, at: int) -> None:
+    def tells_news(self, stream: Direction, acknowledgment: int) -> bool:
+        """Whether what a segment of that stream acknowledges was sent by the other side and not seen."""
+        return self._is_news(self.server if stream is self.client else self.client, acknowledgment)
+
+    def reset(self, stream: Direction, sequence: int, acknowledgment: int | None, at: int) -> None:
         """Take a RST of one side, if its receiver believes it. What it acknowledges of the other was sent.
 
         While packets are being missed, any that is ahead of what was seen is believed.
@@ -219,7 +227,7 @@ class Flow:
                 self._lose(stream)
         self._observer.finish()
 
-    def out_of_step(self, stream: Stream) -> None:
+    def out_of_step(self, stream: Direction) -> None:
         """What a stream says makes no sense any more, since something of it was missed."""
         self._lose(stream, contradicted=True)
 
@@ -237,25 +245,40 @@ class Flow:
         self.client.search = self.server.search = None
         self._go_straight()
 
-    def _is_far(self, direction: _Direction, other: Stream, acknowledgment: int | None) -> bool:
+    @property
+    def _in_handshake(self) -> bool:
+        return self._observer.websocket is None and self.client.search is None
+
+    def _is_news(self, other: Direction, acknowledgment: int) -> bool:
+        if acknowledgment == other.next or self._losses.recent:  # what was dropped may come by the other ring yet
+            return False
+        near = WIDE_WINDOW if self._losses.hesitant() else NEAR
+        return 0 < ahead_of(acknowledgment, other.next) <= near
+
+    def _in_window(self, stream: Direction, sequence: int) -> bool:
+        losses = self._losses
+        oldest = -NEAR if losses.by_design else -WIDE_WINDOW  # beyond it more has gone by than numbers can tell
+        newest = WIDE_WINDOW if losses.hesitant() else WINDOW
+        return oldest <= ahead_of(sequence, stream.next) <= newest
+
+    def _is_far(self, stream: Direction, other: Direction, acknowledgment: int | None) -> bool:
         """Whether a segment that is out of window shows that a great deal was missed.
 
         Either all is that far ahead or behind; or it acknowledges what the other side is at, which hardly anybody knows
         who is no part of the connection. Where packets were never dropped it is forged.
         """
-        direction.outside += 1
+        stream.outside += 1
         known = acknowledgment is not None and -NEAR <= ahead_of(acknowledgment, other.next) <= NEAR
-        many = direction.outside > MOST_OUTSIDE
+        many = stream.outside > MOST_OUTSIDE
         return self._losses.by_design or (self._losses.ever and (known or many))
 
     # What the streams tell (tcp.StreamOwner).
 
-    def take(self, stream: Stream, data: Chunk, at: int) -> None:
+    def take(self, stream: Direction, data: Chunk, at: int) -> None:
         """The next bytes of a stream, seen `at` that time."""
         self._clock.at = at
-        direction = self._direction(stream)
-        if direction.search is not None:
-            self._look(direction, direction.search, bytes(data))
+        if stream.search is not None:
+            self._look(stream, stream.search, data)
             return
         observer = self._observer
         try:
@@ -265,16 +288,18 @@ class Flow:
             return
         if not stream.direct:
             self._go_straight()
+            other = self.server if stream is self.client else self.client
+            other.straighten()
 
-    def known_payload(self, stream: Stream) -> int:
+    def known_payload(self, stream: Direction) -> int:
         """How many of the next bytes need not be seen."""
-        return self._observer.ahead(stream.side) if self._direction(stream).search is None else 0
+        return self._observer.ahead(stream.side) if stream.search is None else 0
 
-    def gap(self, stream: Stream, size: int) -> None:
+    def gap(self, stream: Direction, size: int) -> None:
         """Bytes of a stream will never be seen, so many at least."""
         if not self._losses.by_design and not self.undetermined:
             self._losses.missed_bytes += size
-        search, websocket = self._direction(stream).search, self._observer.websocket
+        search, websocket = stream.search, self._observer.websocket
         if search is None:
             self._lose(stream)
             return
@@ -282,24 +307,19 @@ class Flow:
         if websocket is not None:
             websocket.lost |= {stream.side}
 
-    def _direction(self, stream: Stream) -> _Direction:
-        return self.client if stream is self.client else self.server
-
-    def _hesitant(self) -> bool:
-        return self._losses.hesitant() or self.waits
-
     def _go_straight(self) -> None:
         """Once it is a WebSocket, or nothing to be followed, segments need nobody between them and their meter."""
-        websocket = self._observer.websocket
-        if websocket is None and self._observer.understood:
+        websocket, understood = self._observer.websocket, self._observer.understood
+        if websocket is None and understood:
             return
         if websocket is not None:
-            websocket.hesitant = self._hesitant
-        for stream, feed in ((self.client, self._observer.from_client), (self.server, self._observer.from_server)):
+            websocket.witness = self
+        for stream in (self.client, self.server):
             if stream.search is None:
-                stream.feed, stream.direct = feed, True
+                stream.meter = _meter(websocket, stream.side) if websocket is not None and understood else UNREAD
+                stream.direct = True
 
-    def _lose(self, stream: Stream, *, contradicted: bool = False) -> None:
+    def _lose(self, stream: Direction, *, contradicted: bool = False) -> None:
         stream.direct = False
         stream.slow()
         websocket = self._observer.websocket
@@ -309,14 +329,13 @@ class Flow:
                 self._search(missed=stream)
             return
         websocket.lose(stream.side, contradicted=contradicted)
-        direction = self._direction(stream)
-        if direction.search is None:
-            direction.search = Search(stream.side)
+        if stream.search is None:
+            stream.search = Search(stream.side)
             if not self._losses.by_design:
-                direction.missed = True
+                stream.search.counted = True
                 self._losses.directions += 1
 
-    def _search(self, missed: Stream | None = None) -> None:
+    def _search(self, missed: Direction | None = None) -> None:
         """Nothing is understood in either direction (yet); of one side something was missed."""
         for direction in (self.client, self.server):
             direction.search = Search(direction.side)
@@ -325,7 +344,7 @@ class Flow:
             direction.direct = False
             direction.slow()
 
-    def _look(self, stream: _Direction, search: Search, data: bytes) -> None:
+    def _look(self, stream: Direction, search: Search, data: Chunk) -> None:
         """See whether frames can be told again in what a lost side says."""
         found = search.segment(data)
         websocket = self._observer.websocket
@@ -337,12 +356,11 @@ class Flow:
         if websocket is None:
             websocket = self._attach(by_close=is_close(data, stream.side))
         stream.search = None
-        self._losses.resyncs += stream.missed
-        stream.missed = False
+        self._losses.resyncs += search.counted
         websocket.lost -= {stream.side}
         meter = _meter(websocket, stream.side)
         meter.resume(found.skip)
-        stream.feed = meter.feed
+        stream.meter = meter
         stream.direct = True
         try:
             meter.feed(found.data)
@@ -356,7 +374,7 @@ class Flow:
         be the answer to one.
         """
         websocket = self._observer.attach()
-        websocket.hesitant = self._hesitant
+        websocket.witness = self
         for one in (self.client, self.server):
             websocket.incomplete |= {one.side}
             if by_close or (one.search is not None and one.search.began):

@@ -19,6 +19,7 @@ RSV: Final = 0x70
 OPCODE: Final = 0x0F
 CONTROL_BIT: Final = 0x08
 CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8
 PING: Final = 0x9
@@ -31,29 +32,50 @@ MASKING_KEY: Final = 4
 LONGEST_HEADER: Final = 14
 LONGEST_CONTROL: Final = 125
 
+
+class Readable(Protocol):
+    """Memory in which bytes are looked at one by one."""
+
+    def __getitem__(self, at: int, /) -> int:
+        """One of its bytes."""
+        ...
+
+
 PIECE: Final = 16 * 1024
-"""Bytes copied at once where a frame header may be: the rest of a large message is never even copied."""
+"""Bytes copied at once where small frames may be. Where a large one may be that is as many as a header has: its payload
+is never even copied."""
 
 SETTLED: Final = 5 * TICKS_PER_SECOND
 """Ticks after which a message counts as accepted, if the connection is still open: a refusal comes sooner."""
+
+_REGULAR: Final = frozenset(
+    opcode | fin
+    for opcode in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
+    for fin in (0, FIN)
+    if fin or not opcode & CONTROL_BIT
+)
+"""First header bytes in which nothing is forbidden."""
 
 _ALL_SLOW: Final[list[list[int] | None]] = [None] * 256
 _HELD: Final = -1
 
 
-def _steps(side: Side) -> list[int]:
-    """Bytes from one frame to the next by second header byte: short frames with `side`'s proper masking, else 0."""
-    mask, header = (MASK, 2 + MASKING_KEY) if side == "client" else (0, 2)
+_Layout = tuple[Side, list[int], int, int]
+"""What a side's frames look like.
+
+Behind the side come the bytes from one frame to the next by the second byte of its header, of short frames with the
+side's proper masking, else 0; then the second byte behind which a 16-bit length follows, and the size of such a header.
+"""
+
+
+def _layout(side: Side) -> _Layout:
+    mask, key = (MASK, MASKING_KEY) if side == "client" else (0, 0)
     steps = [0] * 256
-    steps[mask : mask + SHORTEST_EXTENDED] = range(header, header + SHORTEST_EXTENDED)
-    return steps
+    steps[mask : mask + SHORTEST_EXTENDED] = range(2 + key, 2 + key + SHORTEST_EXTENDED)
+    return side, steps, mask | LENGTH_16, 4 + key
 
 
-_LAYOUTS: Final[dict[Side, tuple[list[int], int, int]]] = {
-    "client": (_steps("client"), MASK | LENGTH_16, 4 + MASKING_KEY),
-    "server": (_steps("server"), LENGTH_16, 4),
-}
-"""What each side's frames look like: `_steps`, and a 16-bit length's second byte and size of the header."""
+_LAYOUTS: Final[dict[Side, _Layout]] = {"client": _layout("client"), "server": _layout("server")}
 
 
 def unmask(payload: bytes, key: bytes) -> bytes:
@@ -127,7 +149,6 @@ class FrameMeter:
         "_recent",
         "_rows",
         "_settling",
-        "_side",
         "_sizes",
         "_skip",
         "_stray",
@@ -138,7 +159,6 @@ class FrameMeter:
     )
 
     def __init__(self, side: Side, sizes: DirectionSizes, *, deflate: bool, listener: FrameListener) -> None:
-        self._side: Side = side
         self._sizes = sizes
         self._deflate = deflate
         self._listener = listener
@@ -165,19 +185,24 @@ class FrameMeter:
         self.closed = False
 
     @property
+    def _side(self) -> Side:
+        side, *_ = self._layout
+        return side
+
+    @property
     def largest_message(self) -> int:
         """Payload bytes of the largest message."""
-        return max(self._largest, self._recent)
+        return self._recent if self._recent > self._largest else self._largest
 
     def passing(self) -> Passing:
         """The messages that the receiver may be refusing now."""
         if self._moment is not self._sizes.moment:
             self._turn()
-        last_second = recent = max(self._recent, self._before)
-        if self._moment.tick - self._earlier_tick < SETTLED:
-            recent = max(recent, self._earlier)
-        if self._skip and self._pending < 0:
-            recent = max(recent, self._stray)
+        last_second = recent = self._recent if self._recent > self._before else self._before
+        if self._earlier > recent and self._moment.tick - self._earlier_tick < SETTLED:
+            recent = self._earlier
+        if self._skip and self._pending < 0 and self._stray > recent:
+            recent = self._stray
         return Passing(self.unfinished, last_second, recent, self._deflate, self.largest_message)
 
     def end(self) -> Passing:
@@ -221,6 +246,12 @@ class FrameMeter:
         """A refusal may have been missed: from here on nothing that passes is a witness of what was accepted."""
         self._settling = False
 
+    def finish(self) -> None:
+        """Nothing more will come. Whoever listens mostly holds this meter: that circle ends here, for less than a
+        garbage collector would take to find it.
+        """
+        del self._listener
+
     @property
     def unfinished(self) -> int:
         """Declared bytes of the message under way, fragments before it included; 0 when there is none."""
@@ -231,10 +262,13 @@ class FrameMeter:
     def feed(self, data: Chunk) -> None:
         """Take the next bytes of this direction. The cost of a payload does not grow with its length."""
         end = len(data)
+        if 1 < end <= PIECE and self.whole(data, 0, end):
+            return
         self.bytes += end
         if self._moment is not self._sizes.moment:
             self._turn()
         pos = 0
+        look = PIECE if end <= PIECE else LONGEST_HEADER
         while pos < end:
             skip = self._skip
             if skip > end - pos:
@@ -245,12 +279,44 @@ class FrameMeter:
                 self._message_passed()
                 pos += skip
                 continue
-            piece = bytes(data[pos : pos + PIECE])
-            pos += PIECE
+            piece = bytes(data[pos : pos + look])
+            pos += look
             if self._held:
                 piece = self._held + piece
                 self._held = b""
             self._frames(piece)
+            look = PIECE if self._skip <= PIECE else LONGEST_HEADER
+
+    def whole(self, memory: Readable, begin: int, end: int) -> bool:
+        """Take the next bytes, those from `begin` to `end`, if they are exactly one unfragmented message under 64 KiB.
+
+        That is what most reads and most segments are, of which there are two bytes at least. Returns whether it is one;
+        if not, nothing has been taken.
+        """
+        row = self._rows[memory[begin]]
+        if row is None or self._skip or self._held or self._moment is not self._sizes.moment:
+            return False
+        _, steps, second_16, header_16 = self._layout
+        second = memory[begin + 1]
+        size = end - begin
+        if steps[second] == size:
+            row[second] += 1
+            length = second & LENGTH
+            if length > self._recent:
+                self._recent = length
+        elif second == second_16 and size > header_16:
+            length = memory[begin + 2] << 8 | memory[begin + 3]
+            if header_16 + length != size or length < SHORTEST_EXTENDED:
+                return False
+            row[SMALL_SLOTS + (length - 1).bit_length()] += 1
+            row[TOTAL_SLOT] += length
+            if length > self._notable:
+                self._note(length, compressed=row is self._sizes.compressed.slots)
+        else:
+            return False
+        self.bytes += size
+        self.messages += 1
+        return True
 
     def _turn(self) -> None:
         """A new moment has come: what passed before is older now, or near another limit."""
@@ -320,7 +386,7 @@ class FrameMeter:
         when all was taken.
         """
         rows = self._rows
-        steps, second_16, header_16 = self._layout
+        _, steps, second_16, header_16 = self._layout
         last = end - 1
         messages = 0
         top = 0
@@ -390,12 +456,15 @@ class FrameMeter:
         """Take one frame of any kind. Returns the position behind it, or _HELD if it must wait for more bytes."""
         first, second = data[pos], data[pos + 1] if pos + 1 < end else 0
         opcode = first & OPCODE
-        masked = bool(second & MASK)
+        masked = second >= MASK
         length = second & LENGTH
-        extended = 0 if length < LENGTH_16 else 2 if length == LENGTH_16 else 8
-        payload = pos + 2 + extended
-        if payload <= end and extended:
-            length = int.from_bytes(data[payload - extended : payload])
+        payload = pos + 2
+        extended = 0
+        if length >= LENGTH_16:
+            extended = 2 if length == LENGTH_16 else 8
+            payload += extended
+            if payload <= end:
+                length = int.from_bytes(data[payload - extended : payload])
         if masked:
             payload += MASKING_KEY
         short_control = first & CONTROL_BIT and length <= LONGEST_CONTROL
@@ -403,7 +472,8 @@ class FrameMeter:
             self._held = data[pos:]
             return _HELD
         after = payload + length
-        self._check(first, masked, length, extended)
+        if extended or first not in _REGULAR or masked != (self._side == "client"):
+            self._check(first, masked, length, extended)
         self._stray = 0 if self.closed else length
         if self.closed and opcode not in (PING, PONG):
             self._after_close(opcode)

@@ -4,10 +4,11 @@ Packets come from a cooked socket, so that they begin with the network header. N
 hold together is `Malformed`, and what is no TCP is None.
 """
 
+from mmap import mmap
 from struct import Struct, error
 from typing import Final, NamedTuple
 
-Memory = bytes | bytearray | memoryview
+Memory = bytes | bytearray | memoryview | mmap
 
 IPV4: Final = 0x0800
 IPV6: Final = 0x86DD
@@ -21,7 +22,7 @@ ACK: Final = 0x10
 
 _IPV4_HEADER: Final = Struct(">BxH2xHxB")  # version and header length, total length, fragment, protocol
 _IPV6_HEADER: Final = Struct(">4xHB")  # payload length, next header
-_TCP_HEADER: Final = Struct(">HHIIHH")  # ports, sequence and acknowledgment number, offset and flags, window
+_TCP_HEADER: Final = Struct(">4xIIH")  # sequence and acknowledgment number, offset and flags
 _VERSIONS: Final = {IPV4: 4, IPV6: 6}
 _VLAN_TAG: Final = Struct(">HH")
 _MORE_OR_OFFSET: Final = 0x3FFF
@@ -32,6 +33,37 @@ _AUTHENTICATION: Final = 51
 _EXTENSIONS: Final = (0, 43, _FRAGMENT, _AUTHENTICATION, 60)
 _MOST_EXTENSIONS: Final = 8
 _SHORTEST_TCP: Final = 20
+_PORTS: Final = 4  # bytes of both
+
+# Most packets have neither options nor extension headers. Of these a segment that is expected can be told at a glance.
+
+PLAIN_IPV4: Final = Struct(">BxH2xI2x12sI4xH")
+"""The first byte, the total length, a word that tells of TCP (`TELLS_TCP`), the key, the sequence number, the shape.
+
+The key is that of a `Segment`; the shape is the length of TCP's header with its flags (`DATA_SHAPES`).
+"""
+
+PLAIN_IPV6: Final = Struct(">B3xHBx36sI4xH")
+"""The same; the length is that of the payload."""
+
+PLAIN_IPV4_FIRST: Final = 0x45
+IPV6_VERSION: Final = 6
+PLAIN_IPV4_SIZE: Final = 20
+PLAIN_IPV6_SIZE: Final = 40
+
+TELLS_TCP: Final = 0x3FFF00FF
+"""The bits of that word that are `TCP` where one is in the packet, and no fragment of one."""
+
+DATA_SHAPES: Final = {
+    words << 12 | flags: words * 4
+    for words in range(_SHORTEST_TCP // 4, 16)
+    for flags in range(256)
+    if flags & (FIN | SYN | RST | ACK) == ACK
+}
+"""Bytes of TCP's header by the shapes of a segment in which nothing matters but its data."""
+
+ACKNOWLEDGMENT: Final = Struct(">8xI")
+"""Of TCP's header: the acknowledgment number."""
 
 
 class Malformed(Exception):
@@ -47,8 +79,6 @@ class Segment(NamedTuple):
     """
 
     key: bytes
-    source_port: int
-    destination_port: int
     sequence: int
     acknowledgment: int
     flags: int
@@ -68,20 +98,27 @@ def parse(memory: Memory, begin: int, captured: int, protocol: int) -> Segment |
     """
     end = begin + captured
     try:
-        version = memory[begin] >> 4
-        if protocol in VLANS and version in _VERSIONS.values():
-            protocol = IPV4 if version == 4 else IPV6
-        elif protocol in VLANS or _VERSIONS.get(protocol, version) != version:
-            tagged = protocol in VLANS
-            _, protocol = _VLAN_TAG.unpack_from(memory, begin)
-            begin += _VLAN_TAG.size
-            if not (tagged or protocol in _VERSIONS):
-                raise Malformed
+        if _VERSIONS.get(protocol) != memory[begin] >> 4:
+            begin, protocol = _untagged(memory, begin, protocol)
         if protocol == IPV4:
             return _ipv4(memory, begin, end)
         return _ipv6(memory, begin, end) if protocol == IPV6 else None
     except (error, IndexError):
         raise Malformed from None
+
+
+def _untagged(memory: Memory, begin: int, protocol: int) -> tuple[int, int]:
+    """Where the network header begins, and what it is, where the ethertype does not tell."""
+    version = memory[begin] >> 4
+    tagged = protocol in VLANS
+    if tagged and version in _VERSIONS.values():
+        return begin, IPV4 if version == 4 else IPV6
+    if not tagged and protocol not in _VERSIONS:
+        return begin, protocol
+    _, protocol = _VLAN_TAG.unpack_from(memory, begin)
+    if not (tagged or protocol in _VERSIONS):
+        raise Malformed
+    return begin + _VLAN_TAG.size, protocol
 
 
 def _ipv4(memory: Memory, begin: int, end: int) -> Segment | None:
@@ -126,21 +163,13 @@ def _extension_size(header: int, length: int) -> int:
 
 def _tcp(memory: Memory, begin: int, stop: int, end: int, addresses: int, width: int) -> Segment:
     """The segment whose header is at `begin`; the packet should reach to `stop`, and was captured to `end`."""
-    source_port, destination_port, sequence, acknowledgment, offset_and_flags, _ = _TCP_HEADER.unpack_from(
-        memory, begin
-    )
-    header = offset_and_flags >> 10 & 0x3C
+    sequence, acknowledgment, shape = _TCP_HEADER.unpack_from(memory, begin)
+    header = shape >> 10 & 0x3C
     data = begin + header
     if header < _SHORTEST_TCP or data > stop or data > end:
         raise Malformed
-    return Segment(
-        bytes(memory[addresses : addresses + 2 * width]) + bytes(memory[begin : begin + 4]),
-        source_port,
-        destination_port,
-        sequence,
-        acknowledgment,
-        offset_and_flags & 0x3F,
-        data,
-        min(stop, end),
-        stop - data,
-    )
+    behind = addresses + 2 * width
+    key = bytes(memory[addresses : behind + _PORTS])
+    if behind != begin:  # options are between them
+        key = key[:-_PORTS] + bytes(memory[begin : begin + _PORTS])
+    return Segment(key, sequence, acknowledgment, shape & 0x3F, data, stop if stop < end else end, stop - data)

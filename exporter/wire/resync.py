@@ -8,6 +8,7 @@ to 21, and is believed too, for the sake of what it says; whoever believes it mu
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, NamedTuple
 
 from exporter.closecodes import legal_on_wire
@@ -27,6 +28,7 @@ from exporter.wire.frames import (
     PONG,
     RSV,
     RSV1,
+    Chunk,
     parse_close,
     unmask,
 )
@@ -62,7 +64,7 @@ class Header(NamedTuple):
     length: int
 
 
-def header_at(data: bytes, at: int, side: Side) -> Header | None:
+def header_at(data: Chunk, at: int, side: Side) -> Header | None:
     """The header that begins at `at`, if `side` may send it (RFC 6455 section 5.2); None if it may not.
 
     Raises:
@@ -88,7 +90,7 @@ def header_at(data: bytes, at: int, side: Side) -> Header | None:
     return Header(first, size, length)
 
 
-def is_close(data: bytes, side: Side) -> bool:
+def is_close(data: Chunk, side: Side) -> bool:
     """Whether `data` is exactly one Close frame that makes sense, as `side` sends it."""
     try:
         header = header_at(data, 0, side)
@@ -96,9 +98,9 @@ def is_close(data: bytes, side: Side) -> bool:
         return False
     if header is None or header.first != FIN | CLOSE or header.size + header.length != len(data):
         return False
-    payload = data[header.size :]
+    payload = bytes(data[header.size :])
     if side == "client":
-        payload = unmask(payload, data[header.size - MASKING_KEY : header.size]) if payload else payload
+        payload = unmask(payload, bytes(data[header.size - MASKING_KEY : header.size])) if payload else payload
     close = parse_close(payload)
     return not close.malformed and (close.code is None or legal_on_wire(close.code))
 
@@ -136,16 +138,20 @@ class Found(NamedTuple):
     """The next frame begins with `data` or, where that is empty, `skip` bytes behind the segment."""
 
     skip: int
-    data: bytes
+    data: Chunk
 
 
 class Search:
-    """Follows possible beginnings of frames through the segments of one side. `began` is whether there were any."""
+    """Follows possible beginnings of frames through the segments of one side. `began` is whether there were any.
 
-    __slots__ = ("_candidates", "_side", "began")
+    `counted` is for whoever counts what is searched for.
+    """
+
+    __slots__ = ("_candidates", "_side", "began", "counted")
 
     def __init__(self, side: Side) -> None:
         self.began = False
+        self.counted = False
         self._side: Side = side
         self._candidates: list[_Candidate] = []
 
@@ -154,7 +160,7 @@ class Search:
         self.began = True
         self._candidates.clear()
 
-    def segment(self, data: bytes) -> Found | None:
+    def segment(self, data: Chunk) -> Found | None:
         """Take the next segment. Returns where a frame begins for sure, the first one that this segment can tell of."""
         self.began = True
         if is_close(data, self._side):
@@ -162,7 +168,7 @@ class Search:
         found = self._follow(data)
         if found is not None:
             return found
-        for begin in (0, *self._inside(data)):
+        for begin in chain((0,), self._inside(data)):
             candidate = _Candidate()
             if not self._advance(candidate, data, begin):
                 continue
@@ -176,8 +182,9 @@ class Search:
             del self._candidates[MOST_CANDIDATES:]
         return None
 
-    def _inside(self, data: bytes) -> Iterator[int]:
+    def _inside(self, data: Chunk) -> Iterator[int]:
         """Where large frames seem to begin within a segment."""
+        data = bytes(data)
         at = data.find(_LARGE[self._side], 2)
         for _ in range(MOST_CANDIDATES):
             if at < 0:
@@ -186,27 +193,27 @@ class Search:
                 yield at - 1
             at = data.find(_LARGE[self._side], at + 1)
 
-    def _follow(self, data: bytes) -> Found | None:
+    def _follow(self, data: Chunk) -> Found | None:
         going_on = []
         for candidate in self._candidates:
             part, ahead = candidate.part, candidate.ahead
             if self._advance(candidate, data, 0):
                 if _enough(candidate):
-                    return Found(max(0, ahead - len(data)), part + data[ahead:])
+                    return Found(max(0, ahead - len(data)), part + bytes(data[ahead:]) if part else data[ahead:])
                 going_on.append(candidate)
         self._candidates = going_on
         return None
 
-    def _advance(self, candidate: _Candidate, data: bytes, begin: int) -> bool:
+    def _advance(self, candidate: _Candidate, data: Chunk, begin: int) -> bool:
         """Follow a candidate through `data` from `begin` on. Returns whether it may still be one."""
         if candidate.part:
-            data, candidate.part = candidate.part + data, b""
+            data, candidate.part = candidate.part + bytes(data), b""
         at = begin + candidate.ahead
         while at < len(data):
             try:
                 header = header_at(data, at, self._side)
             except IndexError:
-                candidate.part = data[at:]
+                candidate.part = bytes(data[at:])
                 candidate.ahead = 0
                 return True
             if header is None or not candidate.frame(header):

@@ -6,11 +6,10 @@ stamped.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from exporter.events import Side
-from exporter.wire.frames import Chunk
+from exporter.wire.frames import Chunk, Readable
 
 MODULUS: Final = 1 << 32
 MASK: Final = MODULUS - 1
@@ -21,6 +20,11 @@ MOST_HELD: Final = 1024
 
 MOST_HELD_BYTES: Final = 1 << 20
 """Bytes held of one direction."""
+
+FEW_HELD: Final = 16
+FEW_HELD_BYTES: Final = 32 << 10
+"""The same where packets were dropped: more than networks put out of order in a moment. Whoever has dropped has no time
+to hold what comes behind it; a larger segment is not held at all."""
 
 WINDOW: Final = 64 << 20
 """Bytes ahead of what has been seen that a segment may be: more than kernels let a peer send unacknowledged."""
@@ -45,32 +49,61 @@ def ahead_of(sequence: int, reference: int) -> int:
 class StreamOwner(Protocol):
     """Who takes the bytes of both directions."""
 
-    def take(self, stream: "Stream", data: Chunk, at: int) -> None:
+    def take(self, stream: Any, data: Chunk, at: int) -> None:
         """The next bytes, which were seen `at` that time."""
         ...
 
-    def known_payload(self, stream: "Stream") -> int:
+    def known_payload(self, stream: Any) -> int:
         """How many of the next bytes need not be seen."""
         ...
 
-    def gap(self, stream: "Stream", size: int) -> None:
+    def gap(self, stream: Any, size: int) -> None:
         """The next `size` bytes will never be seen; what comes next comes after them."""
         ...
 
 
-class Stream:
+Owner = TypeVar("Owner", bound=StreamOwner)
+
+
+class Meter(Protocol):
+    """Who may be given the bytes of a stream without its owner: see `frames.FrameMeter`."""
+
+    def feed(self, data: Chunk) -> None:
+        """Take the next bytes."""
+        ...
+
+    def whole(self, memory: Readable, begin: int, end: int) -> bool:
+        """Take the next bytes, those from `begin` to `end` (two at least), if they are one message, or tell."""
+        ...
+
+
+class Unread:
+    """The meter of bytes that nobody reads."""
+
+    def feed(self, data: Chunk) -> None:
+        """Take the next bytes."""
+
+    def whole(self, memory: Readable, begin: int, end: int) -> bool:
+        """Take them."""
+        return True
+
+
+UNREAD: Final = Unread()
+
+
+class Stream(Generic[Owner]):
     """What one side sends. `next` is the sequence number of the byte that comes next.
 
-    `expected` is the same while a segment that begins there may go straight to `feed`, else NEVER: the owner allows it
-    by `direct`, nothing is held, and no end is near. Whoever does so sets `expected` to what follows.
+    `expected` is the same while a segment that begins there may go straight to the `meter`, else NEVER: the owner
+    allows it by `direct`, nothing is held, and no end is near. Whoever does so sets `expected` to what follows.
     """
 
-    __slots__ = ("_held", "_next", "_since", "_size", "direct", "end", "expected", "feed", "owner", "side")
+    __slots__ = ("_held", "_next", "_since", "_size", "direct", "end", "expected", "meter", "owner", "side")
 
-    def __init__(self, owner: StreamOwner, side: Side, first: int, feed: Callable[[Chunk], None]) -> None:
+    def __init__(self, owner: Owner, side: Side, first: int) -> None:
         self.owner = owner
         self.side: Side = side
-        self.feed = feed
+        self.meter: Meter = UNREAD
         self.direct = False
         self.expected = NEVER
         self.end = NEVER  # the sequence number behind the last byte, once a FIN has told it
@@ -117,26 +150,27 @@ class Stream:
         return self._size
 
     def slow(self) -> None:
-        """Nothing goes straight to `feed` for now."""
-        self._next, self.expected = self.next, NEVER
+        """Nothing goes straight to the meter for now."""
+        if self.expected != NEVER:
+            self._next, self.expected = self.expected, NEVER
 
     def segment(self, sequence: int, data: Chunk, at: int, end: int | None = None) -> None:
         """Take a segment that was seen `at` that time and is within the window; `end` is where its FIN is, if any."""
-        ahead = ahead_of(sequence, self.next)
         self.slow()
+        ahead = ahead_of(sequence, self._next)
         # One behind: its own number has been acknowledged already.
         if end is not None and self.end == NEVER and ahead_of(end, self._next) >= -1:
             self.end = end
             if not self._held:
                 self._since = at
-        if ahead > 0 and not self._bridge(ahead, at):
+        if ahead > 0 and self._bridge(ahead, at):
+            ahead = 0
+        if ahead > 0:
             self._hold(sequence, bytes(data), at)
-        else:
-            data = data[max(0, -ahead) :]
-            if data:
-                self._take(data, at)
-                self._drain()
-        self._straighten()
+        elif len(data) > -ahead:
+            self._take(data[-ahead:] if ahead < 0 else data, at)
+            self._drain()
+        self.straighten()
 
     def jump(self, sequence: int) -> None:
         """So much was missed that sequence numbers do not tell how much; what comes next is of this one."""
@@ -159,7 +193,7 @@ class Stream:
         if size > 0 and not self._bridge(size, self._since):
             self._next = sequence
             self.owner.gap(self, size)
-        self._straighten()
+        self.straighten()
 
     def give_up(self) -> None:
         """Wait no longer for the gap: what is behind it comes next."""
@@ -171,10 +205,16 @@ class Stream:
             self.owner.gap(self, size)
         self._drain()
 
-    def _straighten(self) -> None:
-        """What comes next may go straight to the feed, if nothing is in the way."""
-        if self.direct and not self._held and self.end == NEVER:
-            self.expected = self._next
+    def hold_few(self) -> None:
+        """Wait no longer for gaps behind which much is held already."""
+        while self._held and (len(self._held) > FEW_HELD or self._size > FEW_HELD_BYTES):
+            self.give_up()
+        self.straighten()
+
+    def straighten(self) -> None:
+        """What comes next may go straight to the meter, if nothing is in the way."""
+        if self.direct and self.expected == NEVER and not self._held and self.end == NEVER:
+            self.expected, self._next = self._next, NEVER
 
     def _bridge(self, size: int, at: int) -> bool:
         """Pass over a gap whose bytes are all known to be payload. Returns whether that was so."""

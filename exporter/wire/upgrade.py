@@ -10,10 +10,10 @@ import re
 from binascii import a2b_base64, b2a_base64
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple, Protocol
 
-from exporter.events import Side, UnparsedReason
+from exporter.events import Side, UnparsedReason, record
 from exporter.wire import http1
 from exporter.wire.frames import Chunk
 
@@ -28,7 +28,7 @@ _HTTP2_PREFACE: Final = b"PRI * HTTP/2"
 _TLS_HANDSHAKE: Final = b"\x16\x03"
 _STATUS_START: Final = b"HTTP/1."
 _NO_LINE_END: Final = re.compile(rb"[^\r\n]")
-_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,24}(?: |\Z)")
+_METHOD: Final = re.compile(http1.METHOD + rb"(?: |\Z)")
 
 
 def accept_value(key: bytes) -> bytes:
@@ -43,7 +43,7 @@ def _is_key(key: bytes) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UpgradeRequest:
     """An attempted opening handshake: a GET whose Upgrade contains `websocket`.
 
@@ -80,22 +80,22 @@ def upgrade_request(head: http1.RequestHead, *, has_body: bool) -> UpgradeReques
         and _is_key(keys[0])
         and not has_body
     )
+    path, _, query = head.target.partition(b"?")
     return UpgradeRequest(
         key=keys[0] if valid else None,
         host=http1.first(fields, b"host"),
-        path=_path(head.target),
+        path=_path(path),
         user_agent=http1.first(fields, b"user-agent"),
-        query=head.target.partition(b"?")[2],
+        query=query,
         fields=fields,
     )
 
 
-def _path(target: bytes) -> str:
-    """The path of a request target, without a query and, in absolute form (RFC 9112 section 3.2.2), from its path on.
+def _path(path: bytes) -> str:
+    """A request target without its query and, in absolute form (RFC 9112 section 3.2.2), from its path on.
 
-    Both may carry credentials.
+    What is left out may carry credentials.
     """
-    path = target.split(b"?", 1)[0]
     if not path.startswith(b"/"):
         _, scheme, rest = path.partition(b"://")
         path = b"/" + rest.partition(b"/")[2] if scheme else path
@@ -151,8 +151,7 @@ class HttpConversation:
         self._response_head = bytearray()
         self._asked: deque[_Asked] = deque()
         self._waiting = False  # a request that may switch protocols has not been answered
-        self._request_body = http1.Body()
-        self._response_body = http1.Body()
+        self._request_body = self._response_body = http1.NO_BODY
 
     @property
     def awaiting_answer(self) -> bool:
@@ -201,6 +200,7 @@ class HttpConversation:
     def _request(self, raw: bytes) -> None:
         head = http1.parse_request(raw)
         if head is None:
+            _check_request_start(raw + http1.CRLF)
             raise _Unparsed("bad_request_head")
         if len(self._asked) >= MAX_PIPELINED:
             raise _Unparsed("too_many_requests")
@@ -225,6 +225,7 @@ class HttpConversation:
                 return
             response = http1.parse_response(head)
             if response is None:
+                _check_response_start(head)
                 raise _Unparsed("bad_response_head")
             if response.status == 101:
                 self._switched(response, data[pos:])
@@ -265,7 +266,7 @@ class HttpConversation:
             self._listener.upgrade_rejected(101)
             raise _Unparsed("accept_mismatch")
         extensions = http1.tokens(response.fields, b"sec-websocket-extensions")
-        deflate = any(extension.split(b";")[0].strip() == b"permessage-deflate" for extension in extensions)
+        deflate = b"permessage-deflate" in [extension.split(b";")[0].strip() for extension in extensions]
         subprotocol = http1.first(response.fields, b"sec-websocket-protocol")
         self._listener.upgraded(upgrade, UpgradeResponse(deflate, subprotocol), bytes(self._held), rest)
 
@@ -283,9 +284,10 @@ def _take_head(
     """Take a head that begins in `held` or, where that is empty, in `data` at `pos`.
 
     Returns it without its empty line, and the position of what follows it in `data`; None of an incomplete one, which
-    is then in `held`. Empty lines before a head are passed over (RFC 9112 section 2.2). `check_start` comes before any
-    verdict on the rest, so that the verdict does not depend on how the bytes were split. Time is linear whether a head
-    comes byte by byte (the search resumes where it left off) or hundreds come in one read (what follows is not copied).
+    is then in `held`. Empty lines before a head are passed over (RFC 9112 section 2.2). Of a head that is not whole
+    `check_start` tells whether it may become one; of one that is, whoever parses it in vain is to call it first, so
+    that the verdict does not depend on how the bytes were split. Time is linear whether a head comes byte by byte (the
+    search resumes where it left off) or hundreds come in one read (what follows is not copied).
     """
     before = len(held)
     if before:
@@ -293,15 +295,17 @@ def _take_head(
         where: bytes | bytearray = held
         begin, searched = 0, max(before - 3, 0)
     else:
-        line = _NO_LINE_END.search(data, pos)
-        where = data
-        begin = searched = line.start() if line else len(data)
-    check_start(bytes(where[begin : begin + 32]))
+        where, begin = data, pos
+        if data[pos] in http1.CRLF:
+            line = _NO_LINE_END.search(data, pos)
+            begin = line.start() if line else len(data)
+        searched = begin
     end = where.find(http1.HEAD_END, searched)
     shortest = (end if end >= 0 else len(where) - 3) - begin  # up to three bytes of the end may have passed
-    if shortest > http1.MAX_HEAD:
-        raise _Unparsed("head_too_large")
-    if end < 0:
+    if end < 0 or shortest > http1.MAX_HEAD:
+        check_start(bytes(where[begin : begin + 32]))
+        if shortest > http1.MAX_HEAD:
+            raise _Unparsed("head_too_large")
         if not before:
             held += data[begin:]
         return None, len(data)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from exporter.closecodes import INVALID, NO_CLOSE, UNKNOWN, Vocabulary
 from exporter.events import (
@@ -41,8 +41,22 @@ class OutOfStep(Exception):
     """What a side sends makes no sense, and not all of it was seen: what looks like a frame is none."""
 
 
-def _never() -> bool:
-    return False
+class Witness(Protocol):
+    """Through whom a WebSocket is seen."""
+
+    def hesitant(self) -> bool:
+        """Whether what is seen first may not have happened first."""
+        ...
+
+
+class _Relay:
+    """Whom every byte passes through, in order."""
+
+    def hesitant(self) -> bool:
+        return False
+
+
+_RELAY: Final = _Relay()
 
 
 def unrecognised(address: str, request: UpgradeRequest) -> ClientKey | None:
@@ -68,7 +82,7 @@ class WebSocket:
     """Follows one WebSocket from its 101 to its end. `client` and `server` meter what each side sends.
 
     Where bytes may have been missed it is told so: a side in `incomplete` is one of which not all was seen, ever, and
-    one in `lost` is not understood now. While `hesitant()` the first Close seen may not be the first sent.
+    one in `lost` is not understood now. While the `witness` is hesitant the first Close seen may not be the first sent.
     """
 
     __slots__ = (
@@ -86,10 +100,10 @@ class WebSocket:
         "_sink",
         "_watch",
         "client",
-        "hesitant",
         "incomplete",
         "lost",
         "server",
+        "witness",
     )
 
     def __init__(
@@ -119,7 +133,7 @@ class WebSocket:
         self.client = FrameMeter("client", watch.client_to_server, deflate=deflate, listener=self)
         self.server = FrameMeter("server", watch.server_to_client, deflate=deflate, listener=self)
         self.incomplete = self.lost = _NEITHER
-        self.hesitant: Callable[[], bool] = _never
+        self.witness: Witness = _RELAY
 
     def control_frame(self, side: Side, opcode: int, payload: bytes | None) -> None:
         """Follow a Close, Ping or Pong from `side`."""
@@ -173,6 +187,8 @@ class WebSocket:
             attached=self._attached,
         )
         self._sink.emit(closed)
+        self.client.finish()
+        self.server.finish()
 
     def _ended(self, by: Initiator, code: str) -> Ending:
         """`by` has ended the WebSocket, in a way of this label."""
@@ -195,7 +211,7 @@ class WebSocket:
         if self._close is None:
             self._close = close
             self._remember_passing()
-            if self.hesitant() or opposite(side) in self.lost or side in self.incomplete:
+            if self.witness.hesitant() or opposite(side) in self.lost or side in self.incomplete:
                 self._closed_by, self._closed_at = side, self._clock()
             else:
                 self._ended(side, label)

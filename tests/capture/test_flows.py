@@ -60,13 +60,10 @@ class Pair:
     at: int = 0
 
     def segment(self, data: bytes = b"", flags: int = ACK, *, up: bool, missed: bool = False) -> None:
-        ports = (self.port, PORT) if up else (PORT, self.port)
         numbers = (self.client_at, self.server_at) if up else (self.server_at, self.client_at)
         size = len(data) + bool(flags & SYN) + bool(flags & FIN)
         if not missed:
-            self.table.flows.segment(
-                Segment(self.key(up=up), *ports, *numbers, flags, 0, len(data), len(data)), data, self.at
-            )
+            self.table.flows.segment(Segment(self.key(up=up), *numbers, flags, 0, len(data), len(data)), data, self.at)
         if up:
             self.client_at += size
         else:
@@ -147,7 +144,7 @@ def test_the_key_of_the_other_direction() -> None:
 
 def test_neither_port_is_ours() -> None:
     table = Table()
-    segment = Segment(CLIENT + SERVER + bytes([0, 1, 0, 2]), 1, 2, 0, 0, ACK, 0, 0, 0)
+    segment = Segment(CLIENT + SERVER + bytes([0, 1, 0, 2]), 0, 0, ACK, 0, 0, 0)
     table.flows.segment(segment, b"GET ", 0)
     assert table.flows.streams == {}
 

@@ -16,7 +16,7 @@ import pytest
 from exporter.config import CaptureConfig
 from exporter.sources.capture.bpf import lifecycle_filter
 from exporter.sources.capture.opening import CaptureError, Rings, open_capture, open_for_inheritance, packet_socket
-from exporter.sources.capture.ring import PACKET_HEADER, Ring
+from exporter.sources.capture.ring import PACKET, Ring
 from tests.capture.namespaces import Namespace, namespace
 from tests.capture.rights import needs_namespaces, needs_packet_sockets, needs_root
 from tests.peers.processes import ROOT
@@ -54,7 +54,7 @@ def payloads(ring: Ring, enough: int) -> list[bytes]:
         while (block := ring.block()) is not None:
             position, packets = block
             for _ in range(packets):
-                following, _, _, captured, _, _, _, net = PACKET_HEADER.unpack_from(ring.memory, position)
+                following, captured, net = PACKET.unpack_from(ring.memory, position)
                 packet = ring.memory[position + net : position + net + captured]
                 begin = 40 if packet[0] >> 4 == 6 else (packet[0] & 0x0F) * 4
                 found.append(packet[begin + (packet[begin + 12] >> 4) * 4 :])

@@ -1,5 +1,6 @@
 """A ring has the packets of its socket, in their order, by the block; what does not fit is dropped and counted."""
 
+import mmap
 import os
 import resource
 import select
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.sources.capture.ring import ETHERTYPE_OFFSET, PACKET_HEADER, Ring
+from exporter.sources.capture import ring
+from exporter.sources.capture.ring import PACKET, Ring, seen_at
 from tests.capture.namespaces import Namespace, namespace
 from tests.capture.rights import needs_namespaces
 from tests.sources.test_capture_bpf import attach
@@ -24,6 +26,7 @@ ETH_P_ALL = 3
 ONLY_OURS = struct.pack(
     "=" + "HBBI" * 4, 0x28, 0, 0, 0xFFFFF000, 0x15, 0, 1, ETHERTYPE, 0x06, 0, 0, 1 << 18, 0x06, 0, 0, 0
 )
+LENGTH = struct.Struct("=16xI")  # of struct tpacket3_hdr: what the packet's length was before it was captured
 BLOCK = 1 << 16
 NEAR = "near"
 FAR = "far"
@@ -75,14 +78,17 @@ class Line:
 
     def numbers(self, position: int, count: int) -> list[int]:
         """Of a block's packets, each of which is as it was sent."""
+        return self.numbers_in(self.ring.memory, position, count)
+
+    def numbers_in(self, memory: bytes | mmap.mmap, position: int, count: int) -> list[int]:
+        """Of so many packets in that memory."""
         found = []
         for left in range(count, 0, -1):
-            following, _, _, captured, length, _, _, net = PACKET_HEADER.unpack_from(self.ring.memory, position)
-            data = self.ring.memory[position + net : position + net + captured]
+            following, captured, net = PACKET.unpack_from(memory, position)
+            data = memory[position + net : position + net + captured]
             number = int.from_bytes(data[:4])
-            assert data == self._packet(number, length)
-            ethertype = self.ring.memory[position + ETHERTYPE_OFFSET : position + ETHERTYPE_OFFSET + 2]
-            assert int.from_bytes(ethertype) == ETHERTYPE
+            assert data == self._packet(number, *LENGTH.unpack_from(memory, position))
+            assert ring.ETHERTYPE.unpack_from(memory, position) == (ETHERTYPE,)
             assert bool(following) == (left > 1)
             found.append(number)
             position += following
@@ -123,6 +129,21 @@ def test_a_block_stays_until_it_is_released(line: Line) -> None:
     line.ring.release()
     assert line.ring.block() is None
     assert select.select([line.ring], [], [], 0)[0] == []
+
+
+def test_a_copied_block_has_the_same_packets(line: Line) -> None:
+    """They are there when the ring's own block has long been given back, and so is the time of the last."""
+    assert line.ring.copy() is None
+    before = time.time_ns()
+    line.send(3)
+    position, count = line.wait()
+    last_at = max(seen_at(line.ring.memory, position), before)
+    block = line.ring.copy()
+    assert block is not None
+    line.ring.release()
+    line.send(200)
+    assert line.numbers_in(block.data, block.first, block.packets) == list(range(count))
+    assert last_at <= block.last_at <= time.time_ns()
 
 
 def test_a_block_that_is_not_full_comes_when_its_time_is_over(here: Namespace) -> None:

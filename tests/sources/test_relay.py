@@ -1,9 +1,10 @@
 """What a relay passes on, over real sockets: bytes, FIN, and the pace of whoever reads."""
 
 import asyncio
+import gc
 import hashlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -12,10 +13,11 @@ import pytest
 import structlog
 
 from exporter.sources.pace import READ_SIZE
+from exporter.sources.relay import Relay
 from exporter.wire import http1, upgrade
 from exporter.wire.frames import FrameMeter
 from exporter.wire.websocket import WebSocket
-from tests.support.loops import conversation, in_both_loops
+from tests.support.loops import conversation, eventually, in_both_loops
 from tests.support.peers import Pair, Peer, connected, message, opened, relayed
 from tests.support.watching import watching
 
@@ -57,6 +59,28 @@ async def test_every_byte_arrives_as_it_was_sent(loop: str, upstream: str, tmp_p
         answered = tasks.create_task(pair.client.rest())
         received = [hashlib.sha256(await all_of_it).digest() for all_of_it in (asked, answered)]
         assert received == [hashlib.sha256(sent).digest() for sent in (question, answer)]
+
+
+@pytest.mark.parametrize("ending", [Peer.finish, Peer.reset])
+@conversation
+async def test_what_is_over_is_no_work_for_the_garbage_collector(ending: Callable[[Peer], None]) -> None:
+    """Nothing of a relay refers to itself once it has closed: its memory is given back at once."""
+
+    def relays() -> int:
+        return sum(isinstance(found, Relay) for found in gc.get_objects())
+
+    gc.collect()
+    before = relays()  # what failed in another test may be held by its traceback
+    gc.disable()
+    try:
+        async with relayed() as pair:
+            await pair.upgrade()
+            assert relays() == before + 1
+            ending(pair.client)
+            ending(pair.server)
+            await eventually(lambda: relays() == before)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("writer", ["client", "server"])

@@ -1,5 +1,7 @@
 """One observed connection: every handshake settled once, every WebSocket closed once, the rest named."""
 
+import gc
+
 import pytest
 
 from exporter.closecodes import Vocabulary
@@ -140,6 +142,20 @@ def test_finishing_again_does_nothing(opened: bool) -> None:
     observed.observer.finish()
     assert observed.events == told
     assert [type(event) for event in told] == [HandshakeEnded, *([Ending, Closed] if opened else [])]
+
+
+@pytest.mark.parametrize("turns", [[GET, OK], [asks(), accepts()], [asks(), server("HTTP/1.1 403 No")]])
+def test_what_is_over_is_no_work_for_the_garbage_collector(turns: list[Turn]) -> None:
+    """Nothing of a finished connection refers to itself: its memory is given back at once."""
+    observed = Observed()
+    gc.collect()
+    gc.disable()
+    try:
+        observed.take(*turns)
+        observed.observer.finish()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_connections_without_an_upgrade_say_nothing() -> None:

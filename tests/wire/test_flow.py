@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from exporter.events import AnomalySeen, Attached, Closed, Ending, Event, HandshakeEnded, Origin, Side, StreamUnparsed
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.flow import MOST_OUTSIDE, Flow, Losses, PacketClock
-from exporter.wire.tcp import MASK, NEVER
+from exporter.wire.tcp import FEW_HELD, FEW_HELD_BYTES, MASK, NEVER
 from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import Watch
 from tests.wire.support import (
@@ -75,7 +75,8 @@ class Captured:
             if sequence == stream.expected and sent.data and not sent.fin:
                 self.clock.at = sent.at
                 stream.expected = sequence + len(sent.data) & MASK
-                stream.feed(sent.data)
+                if len(sent.data) < 2 or not stream.meter.whole(sent.data, 0, len(sent.data)):
+                    stream.meter.feed(sent.data)
             else:
                 end = sequence + len(sent.data) & MASK if sent.fin else None
                 self.flow.segment(stream, sequence, sent.data, sent.at, end=end)
@@ -766,3 +767,51 @@ def test_plain_http_goes_on() -> None:
     captured.end("client", "server")
     assert captured.events == []
     assert captured.flow.server.expected == NEVER
+
+
+# Where packets are being dropped there is no time to hold much.
+
+
+MESSAGE: Final = frame(TEXT, b"a message")
+
+
+def test_what_was_dropped_is_not_waited_for_behind_many_segments() -> None:
+    """Frames are told again in the very segments that were held."""
+    captured = opened()
+    captured.losses.recent = captured.losses.ever = True
+    captured.miss(("server", MESSAGE))
+    captured.say(*[("server", MESSAGE)] * FEW_HELD)
+    assert (captured.losses.directions, captured.flow.waits) == (0, True)
+    captured.say(("server", MESSAGE))
+    assert (captured.losses.directions, captured.losses.resyncs, captured.flow.waits) == (1, 1, False)
+    assert captured.losses.missed_bytes >= len(MESSAGE)
+
+
+def test_a_large_segment_behind_what_was_dropped_is_not_held() -> None:
+    large = frame(BINARY, bytes(2 * FEW_HELD_BYTES))
+    captured = opened()
+    captured.losses.recent = captured.losses.ever = True
+    captured.miss(("server", large))
+    captured.say(("server", large))
+    assert (captured.losses.directions, captured.losses.resyncs, captured.flow.waits) == (1, 1, False)
+    assert captured.watch.server_to_client.messages() == 1
+
+
+def test_what_a_network_lost_is_waited_for_however_much_is_behind_it() -> None:
+    captured = opened()
+    captured.miss(("server", MESSAGE))
+    captured.say(*[("server", MESSAGE)] * (3 * FEW_HELD))
+    assert (captured.losses.directions, captured.flow.waits) == (0, True)
+
+
+def test_an_opening_handshake_is_waited_for_however_much_is_behind_it() -> None:
+    """It may come late, by the other ring."""
+    captured = Captured()
+    captured.losses.recent = captured.losses.ever = True
+    captured.say(asks())
+    captured.miss(accepts())
+    captured.say(*[("server", MESSAGE)] * (3 * FEW_HELD))
+    assert captured.flow.waits
+    captured.take(Sent("server", 0, accepts()[1], captured.now))
+    assert captured.watch.server_to_client.messages() == 3 * FEW_HELD
+    assert captured.losses.directions == 0

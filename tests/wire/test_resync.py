@@ -44,6 +44,31 @@ def test_no_header(data: bytes) -> None:
     assert header_at(data, 0, "server") is None
 
 
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_view_is_searched_like_bytes(side: Side) -> None:
+    """Whatever the frames, and wherever segments begin; nothing of a view is kept."""
+    random = Random(7)
+    for _ in range(50):
+        frames = [
+            frame(random.choice([TEXT, BINARY, PING]), random.randbytes(random.choice([3, 90, 120])), key=key_of(side))
+            if random.random() < 0.7
+            else frame(BINARY, random.randbytes(random.choice([200, 70_000])), key=key_of(side))
+            for _ in range(12)
+        ]
+        wire = b"".join(frames)
+        searched, viewed = Search(side), Search(side)
+        begin = random.randrange(100)
+        while begin < len(wire):
+            size = random.choice([4, 60, 1000, 30_000])
+            segment = bytearray(wire[begin : begin + size])
+            found, also = searched.segment(bytes(segment)), viewed.segment(memoryview(segment))
+            assert (found and (found.skip, bytes(found.data))) == (also and (also.skip, bytes(also.data)))
+            segment[:] = bytes(len(segment))
+            if found:
+                break
+            begin += size
+
+
 @pytest.mark.parametrize("data", [b"", b"\x81", b"\x81\x7e\x01", b"\x81\x7f" + bytes(7)])
 def test_less_than_a_header(data: bytes) -> None:
     with pytest.raises(IndexError):

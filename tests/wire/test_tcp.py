@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.wire.frames import Chunk
-from exporter.wire.tcp import MASK, MOST_BRIDGED, MOST_HELD, MOST_HELD_BYTES, NEVER, Stream, ahead_of
+from exporter.wire.tcp import (
+    FEW_HELD,
+    FEW_HELD_BYTES,
+    MASK,
+    MOST_BRIDGED,
+    MOST_HELD,
+    MOST_HELD_BYTES,
+    NEVER,
+    Stream,
+    ahead_of,
+)
 
 
 @dataclass
@@ -21,21 +31,21 @@ class Taker:
     gaps: list[tuple[int, int]] = field(default_factory=list)  # where, and of how many bytes
     times: list[int] = field(default_factory=list)
 
-    def take(self, stream: Stream, data: Chunk, at: int) -> None:
+    def take(self, stream: "Stream[Taker]", data: Chunk, at: int) -> None:
         self.taken += data
         self.times.append(at)
         self.known = max(0, self.known - len(data))
 
-    def known_payload(self, stream: Stream) -> int:
+    def known_payload(self, stream: "Stream[Taker]") -> int:
         return self.known
 
-    def gap(self, stream: Stream, size: int) -> None:
+    def gap(self, stream: "Stream[Taker]", size: int) -> None:
         self.gaps.append((len(self.taken), size))
 
 
-def stream_from(first: int, known: int = 0) -> tuple[Stream, Taker]:
+def stream_from(first: int, known: int = 0) -> tuple[Stream[Taker], Taker]:
     taker = Taker(known)
-    return Stream(taker, "client", first, taker.taken.extend), taker
+    return Stream(taker, "client", first), taker
 
 
 @pytest.mark.parametrize(
@@ -126,6 +136,30 @@ def test_a_full_hold_gives_up_the_gap() -> None:
     assert taker.gaps == [(0, 10)]
 
 
+def test_a_hold_that_is_to_be_small_gives_up_the_gap() -> None:
+    stream, taker = stream_from(0)
+    for number in range(FEW_HELD):
+        stream.segment(10 + number, b"x", 0)
+    stream.hold_few()
+    assert (stream.held_bytes, taker.gaps) == (FEW_HELD, [])
+    stream.segment(10 + FEW_HELD, b"x", 0)
+    stream.hold_few()
+    assert (stream.held_bytes, taker.gaps, len(taker.taken)) == (0, [(0, 10)], FEW_HELD + 1)
+    stream.segment(100, bytes(FEW_HELD_BYTES), 0)
+    stream.hold_few()
+    assert stream.held_bytes == FEW_HELD_BYTES
+    stream.segment(100 + FEW_HELD_BYTES, b"x", 0)
+    stream.direct = True
+    stream.hold_few()
+    assert (stream.held_bytes, stream.expected) == (0, 101 + FEW_HELD_BYTES)
+
+
+def test_nobody_reads_what_is_unread() -> None:
+    stream, _ = stream_from(0)
+    assert stream.meter.whole(b"\x81\x01", 0, 2)
+    stream.meter.feed(b"anything")
+
+
 def test_the_same_segment_again_and_again_takes_no_room() -> None:
     stream, taker = stream_from(0)
     for _ in range(3 * MOST_HELD):
@@ -156,7 +190,7 @@ def test_a_late_fin_of_nothing_new_is_none() -> None:
     assert (stream.end, stream.finished) == (NEVER, False)
 
 
-def test_straight_to_the_feed_only_while_nothing_is_in_the_way() -> None:
+def test_straight_to_the_meter_only_while_nothing_is_in_the_way() -> None:
     stream, _ = stream_from(0)
     stream.direct = True
     stream.segment(0, b"a", 0)

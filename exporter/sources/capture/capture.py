@@ -1,19 +1,17 @@
 """The capture: the packets of one port, read in place from the kernel's rings, and nothing in the data path.
 
 Two rings see the same port. The *lifecycle ring* gets what begins and ends connections, and Close frames, which message
-data can never displace; the *size ring* gets everything, and may drop. While it has not, it alone is looked at. Else
-both feed the same streams, to which what they have already seen is a repetition: so nothing needs to know which ring a
-packet came by, only that they are looked at in the order of time.
+data can never displace; the *size ring* gets everything, and may drop. The walk takes their packets to the connections
+whenever there are some. Here is when, and all that looks after them: what was dropped is noted and the size ring grown
+or given up, gaps are not waited for too long, what the kernel knows no more is ended, and the interface may come back.
 """
 
 import asyncio
 import contextlib
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from struct import Struct
 from typing import Final
 
 import structlog
@@ -23,33 +21,18 @@ from exporter.events import Event, Origin, Sink, StreamUnparsed
 from exporter.sources.capture import sockets
 from exporter.sources.capture.flows import Flows
 from exporter.sources.capture.opening import Rings
-from exporter.sources.capture.ring import ETHERTYPE_OFFSET, PACKET_HEADER, Ring
+from exporter.sources.capture.ring import Ring
+from exporter.sources.capture.walk import NEVER, TURN, Walk
 from exporter.wire.connection import ConnectionObserver
-from exporter.wire.flow import Flow, Losses, PacketClock
-from exporter.wire.frames import PIECE
-from exporter.wire.packet import Malformed, Memory, parse
-from exporter.wire.tcp import MASK, Stream
+from exporter.wire.flow import Losses, PacketClock
 from exporter.wire.upgrade import UpgradeRequest
-from exporter.wire.websocket import OutOfStep, Watch
-
-TURN: Final = 0.001
-"""Seconds of looking at packets before others get their turn."""
+from exporter.wire.websocket import Watch
 
 CATCH_UP: Final = 0.2
 """Seconds at most in which what has passed is looked at before the last scrape."""
 
-AT_ONCE: Final = 64
-"""Packets looked at before looking at the time: a segment of a message costs 1 µs, an opening handshake 100."""
-
 FLOWS_AT_ONCE: Final = 16
 """Connections that are ended or given up before others get their turn."""
-
-BLOCKS_AT_ONCE: Final = 2
-"""Blocks of the lifecycle ring that are emptied in a turn."""
-
-MOST_KEPT: Final = 16 << 20
-"""Bytes of the lifecycle ring's packets that wait for the size ring: thousands of connections that begin at once. Of
-more, the oldest do not wait any longer."""
 
 SWEEP: Final = 0.1
 CALM: Final = 1.0
@@ -78,16 +61,6 @@ SHED_AFTER: Final = 30.0
 SHED_FOR: Final = 60.0
 """Seconds of ceaseless drops after which sizes are given up, and for how long."""
 
-_IPV4_NO_OPTIONS: Final = 0x45
-_FAST: Final = Struct(">2xH2xHxB14xI4xH")
-"""Of an IPv4 packet without options: total length, fragment, protocol, TCP's sequence number, its offset and flags."""
-_FLAGS: Final = 0x17
-_ACK_ALONE: Final = 0x10  # of ACK, RST, SYN and FIN
-_SHORTEST: Final = 0x5000  # a header of 20 bytes
-_FRAGMENT: Final = 0x3FFF
-_TCP: Final = 6
-_KEPT_SIZE: Final = 200  # bytes that keeping a packet costs besides its own
-_NEVER: Final = 1 << 63
 _SECOND: Final = 1_000_000_000
 
 _log = structlog.get_logger(__name__)
@@ -108,16 +81,6 @@ class _Heard:
         else:
             self.understood = True
         self.sink.emit(event)
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A packet of the lifecycle ring: when it was seen and when it was read, its ethertype, and its bytes."""
-
-    at: int
-    read_at: int
-    protocol: int
-    data: bytes
 
 
 class Capture:
@@ -149,11 +112,9 @@ class Capture:
         self.losses = Losses(by_design=rings.size is None)
         self.drops = {"lifecycle": 0, "size": 0}
         self._flows = Flows(config.port, self._observe, self._clock, self.losses)
-        self._kept: deque[_Kept] = deque()
-        self._kept_bytes = 0
-        self._block: tuple[int, int] | None = None  # of the size ring: where the next packet is, and how many are left
+        self._walk = Walk(rings, self._flows, self._clock, self.losses, self._complain)
         self._walking = False
-        self._dropped_at = -_NEVER  # on the monotonic clock, nanoseconds
+        self._dropped_at = -NEVER  # on the monotonic clock, nanoseconds
         self._closed = False
         self.up = True
         self._index = socket.if_nametoindex(config.interface)
@@ -169,17 +130,12 @@ class Capture:
     @property
     def connections(self) -> int:
         """Connections that are followed."""
-        return len(self._flows.flows)
+        return len(self._flows)
 
     @property
     def lifecycle_only(self) -> bool:
         """Whether sizes are not looked at, by configuration or because there was no keeping up."""
         return self._size is None or self._shed_until is not None
-
-    @property
-    def _complete(self) -> bool:
-        """Whether the size ring had everything that the lifecycle ring has."""
-        return not (self.lifecycle_only or self.losses.recent)
 
     @property
     def ring_bytes(self) -> dict[str, int]:
@@ -215,10 +171,9 @@ class Capture:
         self._note_drops()
         while self._lifecycle.block() is not None and time.perf_counter() < end:
             self._take_lifecycle()
-        size = None if self.lifecycle_only else self._size
-        while size is not None and self._walk(size) and time.perf_counter() < end:
-            pass
-        self._settle(_NEVER, CATCH_UP)
+        if not self.lifecycle_only:
+            self._walk.take_sizes(end - time.perf_counter())
+        self._walk.settle(NEVER, CATCH_UP)
 
     def _observe(self, address: str) -> ConnectionObserver:
         return ConnectionObserver(
@@ -228,38 +183,16 @@ class Capture:
     # The rings.
 
     def _take_lifecycle(self) -> None:
-        """Keep what the lifecycle ring has until the size ring has come as far; a part at a time."""
-        ring = self._lifecycle
-        read_at = time.monotonic_ns()
-        for _ in range(BLOCKS_AT_ONCE):
-            block = ring.block()
-            if block is None or self._kept_bytes >= MOST_KEPT:
-                break
-            offset, packets = block
-            memory = ring.memory
-            for _ in range(packets):
-                following, sec, nsec, captured, _, _, _, net = PACKET_HEADER.unpack_from(memory, offset)
-                protocol = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
-                begin = offset + net
-                data = memory[begin : begin + captured]
-                self._kept.append(_Kept(sec * _SECOND + nsec, read_at, protocol, data))
-                self._kept_bytes += captured + _KEPT_SIZE
-                offset += following
-            ring.release()
-            self._stirred.set()
-        if self.lifecycle_only or self._kept_bytes >= MOST_KEPT:
-            self._settle(_NEVER, TURN)
+        """Keep what the lifecycle ring has, a part at a time."""
+        self._walk.read_lifecycle()
+        self._stirred.set()
 
     def _take_sizes(self) -> None:
         """Look at what the size ring has, a part at a time."""
-        if self._walking or self._closed or self._size is None or self.lifecycle_only:
+        if self._walking or self._closed or self.lifecycle_only:
             return
         self._note_drops()  # those of all that is older than the next block
-        end = time.perf_counter() + TURN
-        while more := self._walk(self._size):
-            if time.perf_counter() > end:
-                break
-        self._walking = more
+        self._walking = more = self._walk.take_sizes(TURN)
         if self._flows.waiting:
             self._stirred.set()
         if more:
@@ -269,126 +202,21 @@ class Capture:
         self._walking = False
         self._take_sizes()
 
-    def _walk(self, ring: Ring) -> bool:
-        """Look at the next packets of the size ring. Returns whether there may be more.
-
-        This is the hot path: a segment that comes as expected goes from the ring straight to its frame meter.
-        """
-        block = self._block or ring.block()
-        if block is None:
-            return False
-        self._clock.offset = time.time_ns() - time.monotonic_ns()
-        offset, packets = block
-        memory = ring.memory
-        header, fast = PACKET_HEADER.unpack_from, _FAST.unpack_from
-        streams, clock, kept = self._flows.streams, self._clock, self._kept
-        due = kept[0].at if kept and not self._complete else _NEVER
-        now = min(packets, AT_ONCE)
-        with memoryview(memory) as view:
-            for number in range(now):
-                following, sec, nsec, captured, _, _, _, net = header(memory, offset)
-                at = sec * _SECOND + nsec
-                if at >= due:
-                    self._settle(at, TURN)
-                    due = kept[0].at if kept else _NEVER
-                    if at >= due:
-                        self._block = (offset, packets - number)
-                        return True
-                clock.at = at
-                ip = offset + net
-                stream = streams.get(memory[ip + 12 : ip + 24])
-                if stream is not None and memory[ip] == _IPV4_NO_OPTIONS:
-                    total, fragment, protocol, sequence, shape = fast(memory, ip)
-                    begin, end = ip + 20 + (shape >> 10 & 0x3C), ip + total
-                    if (
-                        sequence == stream.expected
-                        and shape & _FLAGS == _ACK_ALONE
-                        and shape >= _SHORTEST
-                        and not fragment & _FRAGMENT
-                        and protocol == _TCP
-                        and begin < end
-                        and total <= captured
-                    ):
-                        stream.expected = sequence + end - begin & MASK
-                        try:
-                            # To copy a short piece costs less than to look at it in place.
-                            stream.feed(memory[begin:end] if end - begin <= PIECE else view[begin:end])
-                        except OutOfStep:
-                            self._flow_of(stream).out_of_step(stream)
-                        except Exception as fault:
-                            self._failed(self._flow_of(stream), fault)
-                        offset += following
-                        continue
-                ethertype = int.from_bytes(memory[offset + ETHERTYPE_OFFSET : offset + ETHERTYPE_OFFSET + 2])
-                self._packet(view, ip, captured, ethertype, at)
-                offset += following
-        if now < packets:
-            self._block = (offset, packets - now)
-            return True
-        self._block = None
-        ring.release()
-        if kept:
-            self._settle(clock.at, TURN)
-        return True
-
     async def _settle_in_turns(self) -> None:
         """Take what the lifecycle ring has seen, once the size ring must have come as far."""
-        read_before = time.monotonic_ns() - LATE
-        if self.lifecycle_only:
-            read_before = _NEVER
-        while self._kept and self._kept[0].read_at < read_before:
-            if not self.lifecycle_only and self._size is not None and (self._block or self._size.block()) is not None:
+        read_before = NEVER if self.lifecycle_only else time.monotonic_ns() - LATE
+        while self._walk.overdue(read_before):
+            if not self.lifecycle_only and self._walk.waits_for_sizes():
                 break  # the walk takes it along
             self._note_drops()
-            self._settle(0, TURN, read_before)
+            self._walk.settle(0, TURN, read_before)
             await asyncio.sleep(0)
-
-    def _settle(self, until: int, turn: float = float("inf"), read_before: int = 0) -> None:
-        """Take what the lifecycle ring has seen up to that time, for at most a `turn` (seconds).
-
-        And what was read before that time on the monotonic clock (both nanoseconds).
-        """
-        end = time.perf_counter() + turn
-        self._clock.offset = time.time_ns() - time.monotonic_ns()
-        complete = self._complete
-        kept = self._kept
-        while kept and (kept[0].at <= until or kept[0].read_at < read_before):
-            packet = kept.popleft()
-            self._kept_bytes -= len(packet.data) + _KEPT_SIZE
-            if not complete:
-                self._packet(packet.data, 0, len(packet.data), packet.protocol, packet.at)
-            if time.perf_counter() > end:
-                return
-
-    def _packet(self, memory: Memory, begin: int, captured: int, protocol: int, at: int) -> None:
-        """Take any packet."""
-        try:
-            segment = parse(memory, begin, captured, protocol)
-        except Malformed:
-            self.losses.malformed += 1
-            return
-        if segment is None:
-            return
-        try:
-            with memoryview(memory)[segment.begin : segment.end] as data:
-                self._flows.segment(segment, data, at)
-        except Exception as fault:
-            self._complain("following a connection failed", exc_info=fault)
-
-    @staticmethod
-    def _flow_of(stream: Stream) -> Flow:
-        assert isinstance(stream.owner, Flow)
-        return stream.owner
-
-    def _failed(self, flow: Flow, fault: Exception) -> None:
-        flow.fail()
-        self._complain("following a connection failed, it is not followed any more", exc_info=fault)
 
     # What happens beside the packets.
 
     async def _sweep(self) -> None:
         while True:
-            if not (self._kept or self._flows.waiting):
+            if not (self._walk.keeps or self._flows.waiting):
                 await _set_within(self._stirred, CALM)
             self._stirred.clear()
             await asyncio.sleep(SWEEP)
@@ -404,7 +232,7 @@ class Capture:
         if abs(now - monotonic - self._clock_offset) > _SECOND:
             self._clock_offset = now - monotonic
             self._flows.step()
-            await self._give_up(_NEVER)
+            await self._give_up(NEVER)
         self._note_drops()
         self.losses.recent = monotonic - self._dropped_at < DROPS_MATTER
         if self._flows.waiting:
@@ -440,7 +268,7 @@ class Capture:
     def _grow(self, ring: Ring) -> None:
         """Packets were dropped for want of room."""
         now = time.monotonic()
-        if ring.size >= self._ring_limit or now - self._grown_at < GROWTH_PAUSE or self._block is not None:
+        if ring.size >= self._ring_limit or now - self._grown_at < GROWTH_PAUSE or self._walk.within_block:
             return
         self._grown_at = now
         try:
@@ -462,8 +290,7 @@ class Capture:
                 self._shed_until = None
                 self.losses.by_design = False
                 self._dropping_since = None
-                while self._size.block() is not None:  # long past
-                    self._size.release()
+                self._walk.forget_sizes()
                 loop.add_reader(self._size.fileno(), self._take_sizes)
                 _log.info("sizes are captured again", capture=str(self._config))
             return
@@ -475,7 +302,6 @@ class Capture:
         elif now - self._dropping_since > SHED_AFTER:
             self._shed_until = now + SHED_FOR
             self.losses.by_design = True
-            self._block = None
             loop.remove_reader(self._size.fileno())
             _log.warning(
                 "sizes are not captured for a while, there is no keeping up with the packets",

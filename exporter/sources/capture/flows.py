@@ -5,14 +5,14 @@ before the capture did is followed as soon as its frames can be told.
 """
 
 import socket
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from typing import Final
 
 from exporter.wire.connection import ConnectionObserver
-from exporter.wire.flow import Flow, Losses, PacketClock
+from exporter.wire.flow import Direction, Flow, Losses, PacketClock
 from exporter.wire.frames import Chunk
 from exporter.wire.packet import ACK, FIN, RST, SYN, Segment
-from exporter.wire.tcp import MASK, NEVER, Stream
+from exporter.wire.tcp import MASK, NEVER
 
 ENDED_FOR: Final = 10_000_000_000
 """Nanoseconds for which an ended connection is remembered: late duplicates of its packets are no new one."""
@@ -55,21 +55,20 @@ def address_text(address: bytes) -> str:
 class Flows:
     """The connections of one captured port. `streams` are by the key of their direction.
 
-    `waiting` are those that hold something. `observe` makes the observer of a client's address.
+    `observe` makes the observer of a client's address.
     """
 
     def __init__(
         self, port: int, observe: Callable[[str], ConnectionObserver], clock: PacketClock, losses: Losses
     ) -> None:
-        self._port = port
+        self._port = port.to_bytes(2)  # as it is in a key
         self._observe = observe
         self._clock = clock
         self._losses = losses
-        self.streams: dict[bytes, Stream] = {}
-        self.waiting: set[Flow] = set()
-        self._held = 0  # bytes that they hold
+        self.streams: dict[bytes, Direction] = {}
+        self._waiting: dict[Flow, int] = {}  # with the bytes that each holds
+        self._held = 0  # bytes that all of them hold
         self._missing: set[Flow] = set()  # that the kernel did not know when it was asked last
-        self._flows: dict[bytes, Flow] = {}
         self._opened: dict[bytes, tuple[int, int]] = {}  # the next sequence numbers of client and server
         self._rivals: dict[bytes, int] = {}
         self._here = False  # the kernel knows connections of this port
@@ -78,14 +77,23 @@ class Flows:
     @property
     def flows(self) -> Mapping[bytes, Flow]:
         """The connections by the client's key."""
-        return self._flows
+        return {key: stream.owner for key, stream in self.streams.items() if stream.side == "client"}
+
+    def __len__(self) -> int:
+        """How many connections there are."""
+        return len(self.streams) // 2
+
+    @property
+    def waiting(self) -> Collection[Flow]:
+        """Those that wait for what they have not seen."""
+        return self._waiting.keys()
 
     def segment(self, segment: Segment, data: Chunk, at: int) -> None:
         """Take a segment whose bytes are `data`, seen `at` that time."""
-        to_server = segment.destination_port == self._port
-        if not to_server and segment.source_port != self._port:
-            return
         key, flags = segment.key, segment.flags
+        to_server = key[-2:] == self._port
+        if not to_server and key[-4:-2] != self._port:
+            return
         if flags & SYN:
             self._syn(key if to_server else reversed_key(key), segment, at, to_server=to_server)
             return
@@ -97,8 +105,6 @@ class Flows:
             if stream is None:
                 return
         flow = stream.owner
-        assert isinstance(flow, Flow)
-        held = flow.held_bytes
         if to_server and data[:4] == b"GET " and flow.undetermined:
             flow = self._begin_http(flow, segment)
             stream = flow.client
@@ -108,33 +114,29 @@ class Flows:
         else:
             end = segment.sequence + segment.size & MASK if flags & FIN else None
             flow.segment(stream, segment.sequence, data, at, end=end, acknowledgment=acknowledgment)
-        self._hold(flow, flow.held_bytes - held)
         self.settle(flow)
-
-    def _hold(self, flow: Flow, more: int) -> None:
-        """Count what is held; where all together hold too much, this one waits no longer."""
-        self._held += more
-        if self._held > MOST_HELD and flow.held_bytes:
-            before = flow.held_bytes
-            flow.give_up(_NEVER)
-            self._held += flow.held_bytes - before
 
     def settle(self, flow: Flow) -> None:
         """Put a connection where it belongs by what has become of it."""
         if flow.over:
             self._remove(flow)
             flow.finish()
-        elif flow.waits:
-            self.waiting.add(flow)
-        else:
-            self.waiting.discard(flow)
+        elif flow.waits or flow in self._waiting:
+            self._note_held(flow)
+            if self._held > MOST_HELD and flow.held_bytes:  # all together hold too much
+                flow.give_up(_NEVER)
+                self.settle(flow)
+
+    def _note_held(self, flow: Flow) -> None:
+        held = flow.held_bytes
+        self._held += held - self._waiting.pop(flow, 0)
+        if flow.waits:
+            self._waiting[flow] = held
 
     def give_up(self, flow: Flow, before: int) -> None:
         """Have a connection that waits do so no longer for what was missed before that time (nanoseconds)."""
-        if flow in self.waiting:
-            held = flow.held_bytes
+        if flow in self._waiting:
             flow.give_up(before)
-            self._held += flow.held_bytes - held
             self.settle(flow)
 
     def forget_ended(self, now: int) -> None:
@@ -153,8 +155,9 @@ class Flows:
         Only where it knows any of these connections at all: they may be those of another network namespace. And only
         the second time, because the end may still be in a ring.
         """
-        self._here = self._here or not self._flows.keys().isdisjoint(known)
-        gone = [self._flows[key] for key in self._flows.keys() - known]
+        flows = self.flows
+        self._here = self._here or not flows.keys().isdisjoint(known)
+        gone = [flows[key] for key in flows.keys() - known]
         silent = {flow for flow in gone if flow.seen_at < asked and self._here and flow.is_websocket}
         vanished = [flow for flow in silent if flow in self._missing]
         self._missing = silent
@@ -168,7 +171,7 @@ class Flows:
 
     def forget(self, flow: Flow) -> None:
         """End what has vanished, if it has not ended meanwhile."""
-        if self._flows.get(flow.key) is flow:
+        if self._live(flow.key) is flow:
             self._remove(flow)
             if flow.is_websocket:
                 flow.finish(vanished=True)
@@ -177,9 +180,13 @@ class Flows:
         """The clock that packets are stamped by was set: times before and after cannot be compared."""
         self._ended.clear()
 
+    def _live(self, client_key: bytes) -> Flow | None:
+        stream = self.streams.get(client_key)
+        return stream.owner if stream is not None and stream.side == "client" else None
+
     def _syn(self, client_key: bytes, segment: Segment, at: int, *, to_server: bool) -> None:
         """A connection is asked for, or begins (RFC 9293 section 3.5)."""
-        live = self._flows.get(client_key)
+        live = self._live(client_key)
         if live is not None and at <= live.began_at:
             return  # its own, by the other ring
         if to_server:
@@ -202,14 +209,14 @@ class Flows:
         self._opened[client_key] = (segment.acknowledgment, server_next)
         _shorten(self._opened, MOST_OPENED)
 
-    def _begin(self, key: bytes, client_key: bytes, segment: Segment, data: Chunk, at: int) -> Stream | None:
+    def _begin(self, key: bytes, client_key: bytes, segment: Segment, data: Chunk, at: int) -> Direction | None:
         """The first segment of a connection behind its SYNs; None if it is none to follow."""
         opened = self._opened.pop(client_key, None)
         if opened is None and (not data or client_key in self._ended or not segment.flags & ACK):
             return None
         if segment.flags & (FIN | RST) and not data:
             return None  # it ended before anything was said
-        if len(self._flows) >= MOST_FLOWS:
+        if len(self) >= MOST_FLOWS:
             self._losses.too_many += 1
             return None
         self._clock.at = at
@@ -235,18 +242,15 @@ class Flows:
         width = (len(client_key) - _PORTS) // 2
         observer = self._observe(address_text(client_key[:width]))
         flow = Flow(client_key, observer, self._clock, self._losses, *opened, fresh=fresh)
-        self._flows[client_key] = flow
         self.streams[client_key] = flow.client
         self.streams[reversed_key(client_key)] = flow.server
         return flow
 
     def _remove(self, flow: Flow) -> None:
-        del self._flows[flow.key]
         del self.streams[flow.key]
         del self.streams[reversed_key(flow.key)]
-        self.waiting.discard(flow)
+        self._held -= self._waiting.pop(flow, 0)
         self._missing.discard(flow)
-        self._held -= flow.held_bytes
         if flow.server_began != NEVER:
             self._ended.pop(flow.key, None)
         self._ended[flow.key] = (self._clock.at, flow.server_began)

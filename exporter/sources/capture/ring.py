@@ -7,7 +7,7 @@ import mmap
 import select
 import socket
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 SOL_PACKET: Final = 263
 _PACKET_RX_RING: Final = 5
@@ -21,21 +21,40 @@ _STATISTICS: Final = struct.Struct("=3I")  # struct tpacket_stats_v3: packets, d
 
 # struct tpacket_block_desc: version, private area's offset; status, packets, first packet's offset, length, ...
 _STATUS: Final = 8
-_PACKETS: Final = struct.Struct("=2I")  # at _STATUS + 4: how many, and where in the block the first one's header is
+_PACKETS: Final = struct.Struct("=3I")  # at _STATUS + 4: how many, where in the block the first one's header is, length
+_LAST: Final = struct.Struct("=2I")  # at _STATUS + 32: when the last packet was seen, in seconds and nanoseconds
 _STATUS_KERNEL: Final = 0
 _STATUS_USER: Final = 1
 
 ETH_P_ALL: Final = 0x0003
 
-PACKET_HEADER: Final = struct.Struct("=6I2H")
-"""struct tpacket3_hdr: next_offset, sec, nsec, snaplen, len, status, mac, net.
+# struct tpacket3_hdr, and behind it (at 48) struct sockaddr_ll.
 
-`next_offset` leads from a packet's header to the next one's (0 behind the last), `net` to its network header; `snaplen`
-bytes of `len` are there.
-"""
+PACKET: Final = struct.Struct("@I8xI10xH")
+"""Of a packet's header: bytes to the next one (0 behind the last), bytes captured, and where the network header is."""
 
-ETHERTYPE_OFFSET: Final = 50
-"""Where a packet's ethertype is (2 bytes in network order), from its header: in struct sockaddr_ll, which is at 48."""
+STAMP: Final = struct.Struct("@4x2I")
+"""Of a packet's header: when it was seen, in seconds and nanoseconds."""
+
+ETHERTYPE: Final = struct.Struct(">50xH")
+"""Of a packet's header: the ethertype."""
+
+_SECOND: Final = 1_000_000_000
+
+
+def seen_at(memory: bytes | mmap.mmap | memoryview, offset: int) -> int:
+    """When the packet whose header is at `offset` was seen: Unix time in nanoseconds."""
+    seconds, nanoseconds = STAMP.unpack_from(memory, offset)
+    return int(seconds * _SECOND + nanoseconds)
+
+
+class Block(NamedTuple):
+    """The packets of one block, copied: where the first one's header is in `data`, how many, and when the last came."""
+
+    data: bytes
+    first: int
+    packets: int
+    last_at: int
 
 
 class Ring:
@@ -81,8 +100,17 @@ class Ring:
             self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # that of an interface that went down
             return None
         start = self._next * self._block
-        packets, first = _PACKETS.unpack_from(self.memory, start + _STATUS + 4)
+        packets, first, _ = _PACKETS.unpack_from(self.memory, start + _STATUS + 4)
         return start + first, packets
+
+    def copy(self) -> Block | None:
+        """The next block, to be kept longer than the kernel can spare it. None if there is none yet."""
+        if self.block() is None:
+            return None
+        start = self._next * self._block
+        packets, first, length = _PACKETS.unpack_from(self.memory, start + _STATUS + 4)
+        seconds, nanoseconds = _LAST.unpack_from(self.memory, start + _STATUS + 32)
+        return Block(self.memory[start : start + length], first, packets, seconds * _SECOND + nanoseconds)
 
     def release(self) -> None:
         """Give the block back to the kernel."""
