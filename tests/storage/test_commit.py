@@ -148,7 +148,7 @@ def test_commits_are_durable(tmp_path: Path) -> None:
         "journal_mode": "wal",
         "locking_mode": "exclusive",
         "mmap_size": 0,
-        "cache_size": -4096,
+        "cache_size": -1024,
         "secure_delete": 0,
     }
 
