@@ -23,7 +23,8 @@ AT_ONCE: Final = 16
 
 KNOWN_HEADS: Final = 64
 LONGEST_HEAD: Final = 1024
-"""Bytes of a head that is remembered, at most: all of them take 64 KiB."""
+"""Bytes of a head that is remembered, at most. With their fields all of them take less than 1 MiB; what a sender says
+in its head stays in memory until so many others were answered."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -92,11 +93,13 @@ class PromptProtocol(GuardedProtocol):
             head, end, body = data.partition(_END_OF_HEAD)
             known = self._heads.find(head) if end else None
             # The parser is between requests, too, and would take exactly these bytes for this one.
-            answer = known.respond(body) if known is not None and known.length == len(body) else None
-            if answer is not None:
-                self._unset_keepalive_if_required()
-                self._answer(*answer)
-                return
+            if known is not None and known.length == len(body):
+                answer = known.respond(body)
+                if answer is not None:
+                    self._unset_keepalive_if_required()
+                    self._answer(*answer)
+                    return
+                self._answered = AT_ONCE  # it cannot be answered so: that need not be found out again
             self._head, self._behind = head, len(body)
         super().data_received(data)
 

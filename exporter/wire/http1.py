@@ -57,9 +57,11 @@ class ResponseHead(NamedTuple):
 
 def _fields(head: bytes, begin: int) -> Fields | None:
     """The fields of a head whose first line ends at `begin`."""
+    if head.count(CRLF, begin) > MAX_FIELDS:
+        return None
     lines = _FIELD_LINE.findall(head, begin)
     # Where there is nothing else but text, and one line end for each of them, these are all there is.
-    if len(lines) > MAX_FIELDS or head.translate(None, _TEXT_BYTES) != CRLF * len(lines):
+    if head.translate(None, _TEXT_BYTES) != CRLF * len(lines):
         return None
     fields: Fields = {}
     for name, value in lines:

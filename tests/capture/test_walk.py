@@ -19,6 +19,7 @@ from exporter.wire.connection import ConnectionObserver
 from exporter.wire.flow import Losses, PacketClock
 from exporter.wire.packet import IPV4, IPV6, VLANS, Malformed, parse
 from exporter.wire.sizes import DirectionSizes
+from exporter.wire.tcp import MASK
 from exporter.wire.upgrade import UpgradeRequest
 from exporter.wire.websocket import Watch
 from tests.capture.packets import ACK, FIN, PSH, SYN, Segment, ipv4
@@ -203,6 +204,37 @@ def test_what_comes_as_expected_is_not_even_parsed(version: int, monkeypatch: py
     walked.take_all()
     assert walked.complaints == []
     assert [sizes.messages() for sizes in (walked.up, walked.down)] == [len(messages)] * 2
+
+
+@pytest.mark.parametrize(("data", "at_once"), [(frame(BINARY, b"one", key=KEY), 3), (frame(PING, key=KEY) * 200, 1)])
+def test_the_time_is_looked_at_behind_what_may_take_long(data: bytes, at_once: int) -> None:
+    """A segment that is one message never does; one that is full of tiny frames may."""
+    talk = Talk().open()
+    walked = Walked([talk.seen]).take_all()
+    talk.seen.clear()
+    for _ in range(3):
+        talk.say(data, up=True)
+    walked.size.blocks.append(talk.seen)
+    (stream,) = (one for one in walked.flows.streams.values() if one.side == "client")
+    before = stream.next
+    walked.walk.take_sizes(0.0)
+    assert stream.next - before & MASK == at_once * len(data)
+
+
+def test_small_errors_of_the_clocks_change_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their difference is read again and again, which may be interrupted; only what has really moved counts."""
+    walked = Walked([Talk().open().seen])
+    offset = walked.clock.offset
+    readings = iter([0, MILLISECOND, 0, 0])
+    monkeypatch.setattr(walk.time, "monotonic_ns", lambda: next(readings))
+    for moved, seen in ((MILLISECOND * 3, offset), (offset + MILLISECOND // 2, offset)):
+        monkeypatch.setattr(walk.time, "time_ns", lambda moved=moved: moved)
+        walked.walk._set_clock()
+        assert walked.clock.offset == seen
+    readings = iter([0, 0])
+    monkeypatch.setattr(walk.time, "time_ns", lambda: offset + 2 * MILLISECOND)
+    walked.walk._set_clock()
+    assert walked.clock.offset == offset + 2 * MILLISECOND
 
 
 @st.composite

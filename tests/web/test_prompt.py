@@ -268,8 +268,8 @@ def test_the_same_head_again(run: Run) -> None:
                         assert (await client.answer()).body == body
         assert site.at_once == [b"12", b"34", b"56", b"78", b"90", b"13", b"57"]
         assert site.handled == [b"ab", b"cd"]
-        # The first request of each connection, the one by which the head becomes known, and two for the application.
-        assert len(site.judged) == 5
+        # The first request of each connection, and the one by which the head becomes known.
+        assert len(site.judged) == 3
 
     run(conversation())
 

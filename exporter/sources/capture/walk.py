@@ -39,7 +39,7 @@ TURN: Final = 0.001
 """Seconds of looking at packets before others get their turn."""
 
 AT_ONCE: Final = 256
-"""Segments taken before looking at the time, which cost 1 µs each; behind any other, up to 100, it is looked at too."""
+"""Segments that are one message each, for 1 µs, taken before looking at the time; it is looked at behind any other."""
 
 BLOCKS_AT_ONCE: Final = 2
 """Blocks of the lifecycle ring that are emptied in a turn."""
@@ -47,6 +47,9 @@ BLOCKS_AT_ONCE: Final = 2
 MOST_KEPT: Final = 16 << 20
 """Bytes of the lifecycle ring's packets that wait for the size ring: thousands of connections that begin at once. Of
 more, the oldest do not wait any longer."""
+
+MOVED: Final = 1_000_000
+"""Nanoseconds by which the two clocks must have moved apart, of which reading them may take half."""
 
 NEVER: Final = 1 << 63
 """Nanoseconds that no packet is as late as."""
@@ -95,6 +98,7 @@ class Walk:
         self._flows = flows
         self._streams = flows.streams
         self._clock = clock
+        clock.offset = time.time_ns() - time.monotonic_ns()
         self._losses = losses
         self._complain = complain
         self._kept: deque[_Kept] = deque()
@@ -203,7 +207,12 @@ class Walk:
         self._kept_bytes += len(block.data) + _KEPT_SIZE
 
     def _set_clock(self) -> None:
-        self._clock.offset = time.time_ns() - time.monotonic_ns()
+        """Tell the clock of packets when Unix time has moved. Smaller errors would disturb the order of packets."""
+        before = time.monotonic_ns()
+        offset = time.time_ns() - before
+        took = time.monotonic_ns() - before
+        if abs(offset - self._clock.offset) > MOVED > 2 * took:
+            self._clock.offset = offset
 
     def _take(self, memory: bytes | mmap, offset: int, packets: int, until: int, deadline: float) -> tuple[int, int]:
         """Take so many packets, the first of which has its header at `offset`, but none seen at that time or later.
@@ -244,13 +253,14 @@ class Walk:
             ):
                 if stream.meter.whole(memory, begin, end):
                     stream.expected = sequence + end - begin & MASK
-                else:
-                    self._straight(stream, memory, offset, tcp, begin, end)
+                    offset += following
+                    continue
+                self._straight(stream, memory, offset, tcp, begin, end)
             else:
                 self._any(memory, offset)
-                if time.perf_counter() > deadline:
-                    return offset + following, number + 1
             offset += following
+            if time.perf_counter() > deadline:
+                return offset, number + 1
         return offset, packets
 
     def _straight(self, stream: Direction, memory: bytes | mmap, offset: int, tcp: int, begin: int, end: int) -> None:
