@@ -74,7 +74,7 @@ async def test_connections_that_live_on() -> None:
                 for client, server in zip(clients, door.peers, strict=True):
                     await client.send(b"\x89\x80mask")
                     assert await server.read(6) == b"\x89\x80mask"
-                page = await watched.page(lambda page: page.value("websocket_closes_total") > CONNECTIONS / 2)
+                page = await watched.page(lambda page: page.value("websocket_closes_total") > 0)
                 assert page.counted("websocket_closes_total", "code", "initiator").keys() == {("1006", "exporter")}
             moments = [end.result() for end in ends]
             assert min(moments) > GRACE * 2 / 3 - 0.2

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 TUNSETIFF: Final = 0x400454CA
 IFF_TUN: Final = 0x0001
+SIOCGIFFLAGS: Final = 0x8913
+IFF_RUNNING: Final = 0x40
 INTERFACE: Final = "wire"
 MTU: Final = 1500
 
@@ -47,6 +49,22 @@ class Namespace:
     def ip(self, *arguments: str) -> None:
         """Configure it with ip(8)."""
         self.run(lambda: subprocess.run(["ip", *arguments], check=True))
+
+    def await_signal(self, *interfaces: str, within: float = 10.0) -> None:
+        """Wait until a cable has its signal, some time after both its ends are up: what is sent before is lost."""
+        deadline = time.monotonic() + within
+        for interface in interfaces:
+            while not self.run(lambda name=interface: _flags(name)) & IFF_RUNNING:  # type: ignore[misc]
+                assert time.monotonic() < deadline, f"{interface} has no signal"
+                time.sleep(0.005)
+
+
+def _flags(interface: str) -> int:
+    """Those of an interface in this namespace, of netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        answer = fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16sh22x", interface.encode(), 0))
+    (flags,) = struct.unpack_from("h", answer, 16)
+    return int(flags)
 
 
 @contextlib.contextmanager

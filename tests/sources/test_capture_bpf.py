@@ -510,6 +510,7 @@ def cable() -> Iterator[Cable]:
         here.ip("link", "add", "name", NEAR, "type", "veth", "peer", "name", FAR)
         for interface in (NEAR, FAR):
             here.ip("link", "set", interface, "mtu", "65535", "up")
+        here.await_signal(NEAR, FAR)
         with contextlib.closing(here.run(connect)) as made:
             yield made
 

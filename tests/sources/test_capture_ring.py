@@ -39,6 +39,7 @@ def here() -> Iterator[Namespace]:
         made.ip("link", "add", "name", NEAR, "type", "veth", "peer", "name", FAR)
         for interface in (NEAR, FAR):
             made.ip("link", "set", interface, "mtu", "65535", "up")
+        made.await_signal(NEAR, FAR)
         yield made
 
 
