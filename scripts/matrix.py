@@ -21,6 +21,7 @@ SIDE_BY_SIDE = (
     "tests/test_alerts.py",
     "tests/test_alerts_mutants.py",
     "tests/test_alerts_scenarios.py",
+    "tests/webhook/test_kills.py",
 )
 
 OK, TESTS_FAILED, NO_TESTS = 0, 1, 5
