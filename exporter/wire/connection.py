@@ -207,8 +207,8 @@ class ConnectionObserver:
         )
         self._websocket = websocket
         self._http = None
-        self.from_client = websocket.client.feed
-        self.from_server = websocket.server.feed
+        self.from_client = websocket.client
+        self.from_server = websocket.server
         return websocket
 
     def _answered(self, outcome: HandshakeOutcome, status: str) -> _Pending | None:

@@ -287,6 +287,8 @@ class FrameMeter:
             self._frames(piece)
             look = PIECE if self._skip <= PIECE else LONGEST_HEADER
 
+    __call__ = feed  # where its bytes go, it goes itself: a bound method for each side is 128 bytes of a connection
+
     def whole(self, memory: Readable, begin: int, end: int) -> bool:
         """Take the next bytes, those from `begin` to `end`, if they are exactly one unfragmented message under 64 KiB.
 
