@@ -186,7 +186,10 @@ class Flow:
             self._ended()
 
     def tells_news(self, stream: Direction, acknowledgment: int) -> bool:
-        """Whether what a segment of that stream acknowledges was sent by the other side and not seen."""
+        """Whether what a segment of that stream acknowledges was sent by the other side and not seen.
+
+        Then it was missed: packets are seen before their receivers get them.
+        """
         other = self.server if stream is self.client else self.client
         return acknowledgment != other.expected and self._is_news(other, acknowledgment)
 

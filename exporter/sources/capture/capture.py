@@ -21,7 +21,6 @@ from exporter.events import Event, Origin, Sink, StreamUnparsed
 from exporter.sources.capture import sockets
 from exporter.sources.capture.flows import Flows
 from exporter.sources.capture.opening import Rings
-from exporter.sources.capture.ring import Ring
 from exporter.sources.capture.walk import NEVER, TURN, Walk
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.flow import Losses, PacketClock
@@ -120,6 +119,7 @@ class Capture:
         self._index = socket.if_nametoindex(config.interface)
         self._clock_offset = time.time_ns() - time.monotonic_ns()
         self._dropping_since: float | None = None
+        self._short_of_room = False
         self._grown_at = float("-inf")
         self._shed_until: float | None = None
         self._missed = asyncio.Event()
@@ -197,6 +197,8 @@ class Capture:
             self._stirred.set()
         if more:
             asyncio.get_running_loop().call_soon(self._walk_on)
+        elif self._short_of_room:
+            self._grow()
 
     def _walk_on(self) -> None:
         self._walking = False
@@ -258,17 +260,20 @@ class Capture:
             of_size = self._size.drops()
             self.drops["size"] += of_size
             dropped += of_size
-            if of_size and not self.lifecycle_only:
-                self._grow(self._size)
+            self._short_of_room |= of_size > 0
         if dropped:
             self._dropped_at = time.monotonic_ns()
             self.losses.recent = self.losses.ever = True
             self._missed.set()
 
-    def _grow(self, ring: Ring) -> None:
-        """Packets were dropped for want of room."""
-        now = time.monotonic()
-        if ring.size >= self._ring_limit or now - self._grown_at < GROWTH_PAUSE or self._walk.within_block:
+    def _grow(self) -> None:
+        """Packets of the size ring were dropped for want of room, and all that it has handed over has been looked at.
+
+        Not before: a larger ring begins empty, and what the former still had would be missed without need.
+        """
+        ring, now = self._size, time.monotonic()
+        self._short_of_room = False
+        if ring is None or ring.size >= self._ring_limit or now - self._grown_at < GROWTH_PAUSE:
             return
         self._grown_at = now
         try:

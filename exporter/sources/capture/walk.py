@@ -111,11 +111,6 @@ class Walk:
         return bool(self._kept)
 
     @property
-    def within_block(self) -> bool:
-        """Whether a block of the size ring has been taken in part."""
-        return self._block is not None
-
-    @property
     def _complete(self) -> bool:
         """Whether the size ring had everything that the lifecycle ring has."""
         return not self._losses.hesitant()
@@ -132,7 +127,10 @@ class Walk:
             self.settle(NEVER, TURN)
 
     def take_sizes(self, turn: float) -> bool:
-        """Take what the size ring has, for about a `turn` (seconds). Returns whether there may be more."""
+        """Take what the size ring has, for about a `turn` (seconds). Returns whether there may be more.
+
+        If not, no block of it is held.
+        """
         deadline = time.perf_counter() + turn
         while more := self._take_sizes(deadline):
             if time.perf_counter() > deadline:
