@@ -5,7 +5,7 @@ It never sees more of a payload than it must: message payloads are skipped by th
 anomaly to report, and its length is believed, so that the stream never loses sync.
 """
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, overload
 
 from exporter.events import AnomalyKind, Passing, Side
 from exporter.wire.sizes import SHORTEST_EXTENDED, SMALL_SLOTS, TICKS_PER_SECOND, TOTAL_SLOT, DirectionSizes
@@ -34,11 +34,13 @@ LONGEST_CONTROL: Final = 125
 
 
 class Readable(Protocol):
-    """Memory in which bytes are looked at one by one."""
+    """Memory in which a few bytes are looked at."""
 
-    def __getitem__(self, at: int, /) -> int:
-        """One of its bytes."""
-        ...
+    @overload
+    def __getitem__(self, at: int, /) -> int: ...
+
+    @overload
+    def __getitem__(self, some: slice, /) -> Chunk: ...
 
 
 PIECE: Final = 16 * 1024
@@ -262,7 +264,7 @@ class FrameMeter:
     def feed(self, data: Chunk) -> None:
         """Take the next bytes of this direction. The cost of a payload does not grow with its length."""
         end = len(data)
-        if 1 < end <= PIECE and self.whole(data, 0, end):
+        if end > 1 and self.glance(data, 0, end):
             return
         self.bytes += end
         if self._moment is not self._sizes.moment:
@@ -289,18 +291,21 @@ class FrameMeter:
 
     __call__ = feed  # where its bytes go, it goes itself: a bound method for each side is 128 bytes of a connection
 
-    def whole(self, memory: Readable, begin: int, end: int) -> bool:
-        """Take the next bytes, those from `begin` to `end`, if they are exactly one unfragmented message under 64 KiB.
+    def glance(self, memory: Readable, begin: int, end: int) -> bool:
+        """Take the next bytes, those from `begin` to `end`, if they are of one unfragmented message and nothing else.
 
-        That is what most reads and most segments are, of which there are two bytes at least. Returns whether it is one;
-        if not, nothing has been taken.
+        That may be the whole of one under 64 KiB, the beginning of a longer one than they are, or payload. Most reads
+        and most segments are such; there are two bytes at least. Returns whether they are; if not, nothing has been
+        taken.
         """
+        size = end - begin
+        if self._skip:
+            return self._payload(size)
         row = self._rows[memory[begin]]
-        if row is None or self._skip or self._held or self._moment is not self._sizes.moment:
+        if row is None or self._held or self._moment is not self._sizes.moment:
             return False
         _, steps, second_16, header_16 = self._layout
         second = memory[begin + 1]
-        size = end - begin
         if steps[second] == size:
             row[second] += 1
             length = second & LENGTH
@@ -308,16 +313,42 @@ class FrameMeter:
                 self._recent = length
         elif second == second_16 and size > header_16:
             length = memory[begin + 2] << 8 | memory[begin + 3]
-            if header_16 + length != size or length < SHORTEST_EXTENDED:
+            left = header_16 + length - size
+            if left < 0 or length < SHORTEST_EXTENDED:
                 return False
+            if left:
+                self._begin(length, row, left)
+                self.bytes += size
+                return True
             row[SMALL_SLOTS + (length - 1).bit_length()] += 1
             row[TOTAL_SLOT] += length
             if length > self._notable:
                 self._note(length, compressed=row is self._sizes.compressed.slots)
+        elif second == second_16 + 1 and size >= LONGEST_HEADER:
+            length = int.from_bytes(memory[begin + 2 : begin + 10])
+            left = header_16 + 6 + length - size
+            if left <= 0 or not 1 << 16 <= length < 1 << 63:
+                return False
+            self._begin(length, row, left)
+            self.bytes += size
+            return True
         else:
             return False
         self.bytes += size
         self.messages += 1
+        return True
+
+    def _payload(self, size: int) -> bool:
+        """Take so many bytes if all of them are of the frame under way. Returns whether they are."""
+        skip = self._skip
+        if skip < size:
+            return False
+        self.bytes += size
+        self._skip = skip - size
+        if skip == size:
+            if self._moment is not self._sizes.moment:
+                self._turn()
+            self._message_passed()
         return True
 
     def _turn(self) -> None:
@@ -431,6 +462,7 @@ class FrameMeter:
         self._pending = size
         self._skip = skip
         self._compressed = row is self._sizes.compressed.slots
+        self._torn = False
 
     def _message_passed(self) -> None:
         """The frame under way has passed: count the message it completed, if it did."""

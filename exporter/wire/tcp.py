@@ -72,8 +72,8 @@ class Meter(Protocol):
         """Take the next bytes."""
         ...
 
-    def whole(self, memory: Readable, begin: int, end: int) -> bool:
-        """Take the next bytes, those from `begin` to `end` (two at least), if they are one message, or tell."""
+    def glance(self, memory: Readable, begin: int, end: int) -> bool:
+        """Take the next bytes, those from `begin` to `end` (two at least), if they are of one message, or tell."""
         ...
 
 
@@ -83,7 +83,7 @@ class Unread:
     def feed(self, data: Chunk) -> None:
         """Take the next bytes."""
 
-    def whole(self, memory: Readable, begin: int, end: int) -> bool:
+    def glance(self, memory: Readable, begin: int, end: int) -> bool:
         """Take them."""
         return True
 

@@ -75,7 +75,7 @@ class Captured:
             if sequence == stream.expected and sent.data and not sent.fin:
                 self.clock.at = sent.at
                 stream.expected = sequence + len(sent.data) & MASK
-                if len(sent.data) < 2 or not stream.meter.whole(sent.data, 0, len(sent.data)):
+                if len(sent.data) < 2 or not stream.meter.glance(sent.data, 0, len(sent.data)):
                     stream.meter.feed(sent.data)
             else:
                 end = sequence + len(sent.data) & MASK if sent.fin else None

@@ -156,7 +156,7 @@ def test_a_hold_that_is_to_be_small_gives_up_the_gap() -> None:
 
 def test_nobody_reads_what_is_unread() -> None:
     stream, _ = stream_from(0)
-    assert stream.meter.whole(b"\x81\x01", 0, 2)
+    assert stream.meter.glance(b"\x81\x01", 0, 2)
     stream.meter.feed(b"anything")
 
 

@@ -39,7 +39,7 @@ TURN: Final = 0.001
 """Seconds of looking at packets before others get their turn."""
 
 AT_ONCE: Final = 256
-"""Segments that are one message each, for 1 µs, taken before looking at the time; it is looked at behind any other."""
+"""Segments of one message each, for 1 µs, taken before looking at the time; it is looked at behind any other."""
 
 BLOCKS_AT_ONCE: Final = 2
 """Blocks of the lifecycle ring that are emptied in a turn."""
@@ -132,6 +132,7 @@ class Walk:
         If not, no block of it is held.
         """
         deadline = time.perf_counter() + turn
+        self._set_clock()
         while more := self._take_sizes(deadline):
             if time.perf_counter() > deadline:
                 break
@@ -143,7 +144,6 @@ class Walk:
         block = None if ring is None else self._block or ring.block()
         if ring is None or block is None:
             return False
-        self._set_clock()
         offset, packets = block
         due = kept[0].begins_at() if kept and not self._complete else NEVER
         offset, taken = self._take(ring.memory, offset, min(packets, AT_ONCE), due, deadline)
@@ -249,7 +249,7 @@ class Walk:
                 and length <= captured
                 and (begin := tcp + size) + 1 < (end := ip + length)
             ):
-                if stream.meter.whole(memory, begin, end):
+                if stream.meter.glance(memory, begin, end):
                     stream.expected = sequence + end - begin & MASK
                     offset += following
                     continue
@@ -262,7 +262,7 @@ class Walk:
         return offset, packets
 
     def _straight(self, stream: Direction, memory: bytes | mmap, offset: int, tcp: int, begin: int, end: int) -> None:
-        """Take a segment that is the next one: a part of a large message, several messages, or a control frame.
+        """Take a segment that is the next one, but not of one message alone: several, or a control frame.
 
         Its header is at `offset`, that of TCP at `tcp`, its data from `begin` to `end`. Does it tell that something of
         the other side was missed, that comes first: a Close may be the answer to one.
