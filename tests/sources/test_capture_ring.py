@@ -49,7 +49,7 @@ class Line:
     def __init__(self, here: Namespace, size: int = 4 * BLOCK, timeout_ms: int = 4) -> None:
         self._sender, sock = here.run(lambda: (packet_socket(), packet_socket()))
         attach(sock, ONLY_OURS)
-        self.ring = Ring(sock, size, BLOCK, timeout_ms)
+        self.ring = Ring(sock, size, BLOCK, 4, timeout_ms)
         sock.bind((NEAR, ETH_P_ALL))
         self._number = 0
 
@@ -187,6 +187,14 @@ def test_resizing_gives_a_larger_ring(line: Line) -> None:
     line.send(1000)
     assert line.read(1000) == list(range(10, 1010))
     assert line.ring.drops() == 0
+
+
+def test_a_larger_ring_has_larger_blocks(here: Namespace) -> None:
+    """Whoever reads it is not woken more often."""
+    with closing(Line(here, timeout_ms=500)) as line:
+        line.ring.resize(32 * BLOCK)
+        line.send(4 * BLOCK // 1000)
+        assert line.wait()[1] == 4 * BLOCK // 1000
 
 
 def test_a_ring_that_cannot_grow_stays_what_it_was(line: Line) -> None:

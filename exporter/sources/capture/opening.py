@@ -17,11 +17,18 @@ from exporter.sources.capture.ring import SOL_PACKET, Ring
 LIFECYCLE_RING: Final = 1 << 20
 """Bytes of the lifecycle ring, which messages never reach."""
 
-# A block is handed over after this time however empty: so many of them bridge 2 s in which nobody looks.
-_LIFECYCLE_BLOCK: Final = 32 << 10
-_LIFECYCLE_TIMEOUT_MS: Final = 60
-_SIZE_BLOCK: Final = 256 << 10  # also the longest packet that can be kept whole
-_SIZE_TIMEOUT_MS: Final = 60  # shorter costs several times the CPU, longer saves next to none
+
+class _Blocks(NamedTuple):
+    """Bytes of a ring's block at least, and how many there are as long as that leaves them no smaller."""
+
+    size: int
+    number: int
+
+
+# A block is handed over after this time however empty; shorter costs several times the CPU, longer saves next to none.
+_TIMEOUT_MS: Final = 60
+_LIFECYCLE_BLOCKS: Final = _Blocks(32 << 10, 32)  # they bridge 2 s in which nobody looks
+_SIZE_BLOCKS: Final = _Blocks(256 << 10, 16)  # they bridge 1 s; and the longest packet fits in
 
 _SO_ATTACH_FILTER: Final = 26
 _SO_LOCK_FILTER: Final = 44
@@ -54,13 +61,13 @@ def open_capture(config: CaptureConfig, mode: CaptureMode, ring_size: int, fds: 
     with _explained(config):
         program = bpf.lifecycle_filter(config.port)
         sock = _socket(config, lifecycle_fd)
-        lifecycle = _ring(config, sock, program, LIFECYCLE_RING, _LIFECYCLE_BLOCK, _LIFECYCLE_TIMEOUT_MS)
+        lifecycle = _ring(config, sock, program, LIFECYCLE_RING, _LIFECYCLE_BLOCKS)
         if mode == "lifecycle":
             return Rings(lifecycle, None)
         try:
             program = bpf.size_filter(config.port)
             sock = _socket(config, size_fd)
-            return Rings(lifecycle, _ring(config, sock, program, ring_size, _SIZE_BLOCK, _SIZE_TIMEOUT_MS))
+            return Rings(lifecycle, _ring(config, sock, program, ring_size, _SIZE_BLOCKS))
         except BaseException:
             lifecycle.close()
             raise
@@ -88,12 +95,12 @@ def packet_socket() -> socket.socket:
     return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
 
 
-def _ring(config: CaptureConfig, sock: socket.socket, program: bytes, size: int, block: int, timeout_ms: int) -> Ring:
+def _ring(config: CaptureConfig, sock: socket.socket, program: bytes, size: int, blocks: _Blocks) -> Ring:
     """The ring of a socket, which it takes over; nothing unfiltered is ever in it."""
     with ExitStack() as stack:
         stack.callback(sock.close)
         _restrict(sock, config.interface, program)
-        ring = Ring(sock, size, block, timeout_ms)
+        ring = Ring(sock, size, *blocks, _TIMEOUT_MS)
         stack.callback(ring.close)
         ring.bind(config.interface)
         stack.pop_all()

@@ -28,6 +28,9 @@ _STATUS_USER: Final = 1
 
 ETH_P_ALL: Final = 0x0003
 
+LARGEST_BLOCK: Final = 1 << 20
+"""Bytes to which blocks grow with their ring: more saves next to nothing."""
+
 # struct tpacket3_hdr, and behind it (at 48) struct sockaddr_ll.
 
 PACKET: Final = struct.Struct("@I8xI10xH")
@@ -72,13 +75,16 @@ class Ring:
     size: int
     _next: int
 
-    def __init__(self, sock: socket.socket, size: int, block: int, timeout_ms: int) -> None:
-        """Make the ring: `size` bytes in blocks of `block`, which is a power of two and at least a page.
+    def __init__(self, sock: socket.socket, size: int, block: int, blocks: int, timeout_ms: int) -> None:
+        """Make the ring: `size` bytes in blocks of `block` at least, which is a power of two and no less than a page.
 
+        Where twice as many as `blocks` of these would fit, they are larger instead, up to LARGEST_BLOCK: each block is
+        a time that somebody wakes.
         Takes over the socket. Raises OSError, with ENOMEM where the kernel has no memory for it.
         """
         self._sock = sock
-        self._block = block
+        self._least_block = block
+        self._least_blocks = blocks
         self._timeout_ms = timeout_ms
         sock.setsockopt(SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
         self._map(size)
@@ -149,6 +155,9 @@ class Ring:
         self._sock.close()
 
     def _map(self, size: int) -> None:
+        self._block = self._least_block
+        while size >= 2 * self._least_blocks * self._block and self._block < LARGEST_BLOCK:
+            self._block *= 2
         self._blocks = max(2, size // self._block)  # with one alone, each look at it would drop what arrives meanwhile
         self.size = self._blocks * self._block
         # Version 3 packs packets of any length into a block: frames are only there to be checked.
