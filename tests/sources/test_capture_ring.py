@@ -123,10 +123,10 @@ def test_packets_come_whole_and_in_order(line: Line) -> None:
 
 def test_a_block_stays_until_it_is_released(line: Line) -> None:
     """The same block is the next one until it is given back, and then there is none."""
-    line.send(3)
+    line.send(1)  # more may be in two blocks, where this machine is busy
     block = line.wait()
     assert line.ring.block() == block
-    assert line.numbers(*block) == [0, 1, 2]
+    assert line.numbers(*block) == [0]
     line.ring.release()
     assert line.ring.block() is None
     assert select.select([line.ring], [], [], 0)[0] == []
