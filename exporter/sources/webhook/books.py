@@ -43,7 +43,7 @@ TOLD_AGAIN: Final = 10.0
 CLOCK_STEP: Final = 0.001
 """Seconds by which the clock may be set back between two readings without ids seeming to have been forgotten."""
 
-_DIGEST: Final = 16
+_NOTHING: Final = hashlib.blake2b(digest_size=16)
 _NOBODY: Final[frozenset[str]] = frozenset()
 _NOWHERE: Final[frozenset[int]] = frozenset()
 
@@ -105,7 +105,7 @@ class Batch:
     @property
     def keys(self) -> list[bytes]:
         """A digest of each id, 16 bytes long: as good as the id itself, and short."""
-        return [hashlib.blake2b(one.encode(), digest_size=_DIGEST).digest() for one in self.ids]
+        return [_digest(one).digest() for one in self.ids]
 
     @property
     def keyed(self) -> Sequence[int]:
@@ -254,7 +254,7 @@ def _keys(ids: Sequence[str]) -> Sequence[str]:
     """Identities as a memory book knows them: a sender chooses how long those are."""
     if not ids or max(map(len, ids)) <= LONG_ID:
         return ids
-    return [_digest(one) if len(one) > LONG_ID else one for one in ids]
+    return [_digest(one).hexdigest() if len(one) > LONG_ID else one for one in ids]
 
 
 async def _keys_in_turns(ids: Sequence[str]) -> Sequence[str]:
@@ -268,9 +268,11 @@ async def _keys_in_turns(ids: Sequence[str]) -> Sequence[str]:
     return keys
 
 
-def _digest(identity: str) -> str:
-    """As good as the identity itself, and short."""
-    return hashlib.blake2b(identity.encode(), digest_size=_DIGEST).hexdigest()
+def _digest(identity: str) -> hashlib.blake2b:
+    """As good as the identity itself, and short: 16 bytes."""
+    digest = _NOTHING.copy()  # in two thirds of the time that a new one takes
+    digest.update(identity.encode())
+    return digest
 
 
 class StorageBook:
