@@ -7,7 +7,7 @@ each event, in steps, as a `Report` or as the reason why it cannot be counted; a
 sent, and `tally` what events add to the counts. Nothing here knows which targets there are or which ids were seen.
 """
 
-from exporter.reports.bodies import MAX_EVENT, MAX_EVENTS, BodyFault, Steps, finish
+from exporter.reports.bodies import MAX_EVENT, MAX_EVENTS, BodyFault, Events
 from exporter.reports.decode import decode, is_readable
 from exporter.reports.platforms import PLATFORMS, Platform
 from exporter.reports.report import Item, Report, check
@@ -19,14 +19,13 @@ __all__ = [
     "MAX_EVENTS",
     "PLATFORMS",
     "BodyFault",
+    "Events",
     "Item",
     "Platform",
     "Report",
     "SignatureFault",
-    "Steps",
     "check",
     "decode",
-    "finish",
     "is_readable",
     "openapi",
     "parse_secrets",

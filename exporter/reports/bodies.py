@@ -5,9 +5,9 @@ event loop gets its turn.
 """
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import lru_cache
-from typing import Final, Literal, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -22,6 +22,9 @@ MAX_EVENT: Final = 64 * 1024
 STEP: Final = 64 * 1024
 """Bytes that are looked at in one step, or one event. Measured: the slowest, half surrogate pairs, take 0.5 ms."""
 
+STEP_EVENTS: Final = 250
+"""Events of one step, at most."""
+
 EVENT_COST: Final = 1024
 """Bytes that can be looked at while the fault of an event is found out and named, however short the event is."""
 
@@ -31,8 +34,15 @@ NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson"})
 Read = Callable[[bytes], Item]
 """Reads one event from well-formed JSON; of malformed JSON it may say anything but an event."""
 
-Steps = Generator[None, None, list[Item]]
-"""Yields between steps, and returns the events. Raises BodyFault."""
+ReadLines = Callable[[Sequence[bytes], bytes], Sequence[Item] | None]
+"""Reads one event from each line, all at once; None where one of them is none. Also gets bytes that hold all lines."""
+
+T = TypeVar("T")
+Steps = Generator[Sequence[Item], None, T]
+"""Yields the events of each step, of which there may be none, and returns something else. Raises BodyFault."""
+
+Events = Steps[None]
+"""The events of a request, step by step."""
 
 Fault = Literal["body_too_large", "invalid_json", "too_many_events", "unsupported_media_type"]
 FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
@@ -57,34 +67,25 @@ def media_type(content_type: str) -> str:
     return name.strip().lower()
 
 
-def finish(steps: Steps) -> list[Item]:
-    """All steps at once. Raises BodyFault."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            items: list[Item] = end.value
-            return items
-
-
-def each(body: bytes, content_type: str, read: Read) -> Steps:
+def each(body: bytes, content_type: str, read: Read) -> Events:
     """The events of a body of JSON, one or an array of them, or NDJSON. Raises BodyFault."""
     kind = media_type(content_type)
     if kind == JSON:
         array = yield from is_array(body)
-        return (yield from many(body, read) if array else one(body, read))
-    if kind in NDJSON:
-        return (yield from lines(body, read))
-    raise BodyFault("unsupported_media_type")
+        yield from many(body, read) if array else one(body, read)
+    elif kind in NDJSON:
+        yield from lines(body, read)
+    else:
+        raise BodyFault("unsupported_media_type")
 
 
-def is_array(body: bytes) -> Generator[None, None, bool]:
+def is_array(body: bytes) -> Steps[bool]:
     """Whether the body is a JSON array, if it is JSON at all."""
     start = yield from _past_blanks(body, 0)
     return body[start : start + 1] == b"["
 
 
-def one(body: bytes, read: Read) -> Steps:
+def one(body: bytes, read: Read) -> Events:
     """The one event that the body is. Raises BodyFault."""
     if len(body) > MAX_EVENT:
         text = (yield from _without_escapes(body)) if b"\\" in body else body
@@ -96,25 +97,27 @@ def one(body: bytes, read: Read) -> Steps:
     item = _judged(body, read)
     if item == "invalid_json":
         raise BodyFault("invalid_json")
-    return [item]
+    yield [item]
 
 
-def many(body: bytes, read: Read) -> Steps:
+def many(body: bytes, read: Read) -> Events:
     """The events of the array that the body is. Raises BodyFault."""
     items: list[Item] = []
-    work = 0
+    events = work = 0
     text = (yield from _without_escapes(body)) if b"\\" in body else body
     place = (yield from _past_blanks(text, 0)) + 1
     start = yield from _past_blanks(text, place)
     more = text[start : start + 1] != b"]"
     while more:
-        if len(items) == MAX_EVENTS:
+        if events == MAX_EVENTS:
             raise BodyFault("too_many_events")
+        events += 1
         end = start + _value_end(text, start)
         element = body[start:end]
         work += len(element) + EVENT_COST
         if work > STEP:
-            yield
+            yield items
+            items = []
             work = len(element) + EVENT_COST
         item = read(element)
         if not _is_utf8(element) or (isinstance(item, str) and not _has_sound_escapes(element)):
@@ -126,18 +129,50 @@ def many(body: bytes, read: Read) -> Steps:
             start = yield from _past_blanks(text, start + 1)
     if text[start : start + 1] != b"]" or (yield from _past_blanks(text, start + 1)) < len(text):
         raise BodyFault("invalid_json")
-    return items
+    yield items
 
 
-def lines(body: bytes, read: Read) -> Steps:
-    """The events of the lines of the body; blank ones are none. Raises BodyFault."""
+def lines(body: bytes, read: Read, read_lines: ReadLines | None = None) -> Events:
+    """The events of the lines of the body; blank ones are none. Raises BodyFault.
+
+    Lines are read one by one where `read_lines`, if it is there, cannot read some of them at once.
+    """
+    events = 0
+    start = yield from _past_blanks(body, 0)
+    while start < len(body):
+        text, found, end = _some_lines(body, start)
+        short = len(found[0]) <= MAX_EVENT
+        items = read_lines(found, text) if read_lines is not None and short else None
+        if items is None:
+            items = yield from _line_by_line(body[start:end], read)
+        events += len(items)
+        if events > MAX_EVENTS:
+            raise BodyFault("too_many_events")
+        yield items
+        start = yield from _past_blanks(body, end)
+
+
+def _some_lines(body: bytes, start: int) -> tuple[bytes, list[bytes], int]:
+    """Bytes from `start` on, the lines in them as far as they are those of one step, and where these end."""
+    end = len(body)
+    if end - start > STEP:
+        # A line longer than that is one for itself.
+        end = body.rfind(b"\n", start, start + STEP + 1) + 1 or body.find(b"\n", start) + 1 or end
+    text = body[start:end]
+    *found, rest = text.split(b"\n", STEP_EVENTS)
+    if len(found) == STEP_EVENTS:
+        end -= len(rest)
+    elif rest:
+        found.append(rest)
+    return text, found, end
+
+
+def _line_by_line(body: bytes, read: Read) -> Steps[list[Item]]:
     items: list[Item] = []
     work = start = 0
     while start < len(body):
         end = _blank_end(body, start)
         if end == start:
-            if len(items) == MAX_EVENTS:
-                raise BodyFault("too_many_events")
             end = body.find(b"\n", start)
             if end < 0:
                 end = len(body)
@@ -146,20 +181,9 @@ def lines(body: bytes, read: Read) -> Steps:
         work += min(end - start, MAX_EVENT)
         start = end
         if work > STEP:
-            yield
+            yield []
             work = 0
     return items
-
-
-def has_gap(body: bytes, mark: bytes, most: int = MAX_EVENT) -> bool:
-    """Whether there are more than `most` bytes in a row of which none is `mark`. Looks at one place in so many."""
-    start = 0
-    while len(body) - start > most:
-        # The last mark that there may be.
-        start = body.rfind(mark, start, start + most + 1) + 1
-        if not start:
-            return True
-    return False
 
 
 def _judged(text: bytes, read: Read) -> Item:
@@ -192,7 +216,7 @@ def _is_utf8(text: bytes) -> bool:
         return False
 
 
-def _without_escapes(body: bytes) -> Generator[None, None, bytes]:
+def _without_escapes(body: bytes) -> Steps[bytes]:
     """The same with a line feed for each first half of `\\u` and its digits: as long, and no less well-formed.
 
     msgspec takes half a surrogate pair, wherever it is, for malformed, which by RFC 8259 it is not.
@@ -204,7 +228,7 @@ def _without_escapes(body: bytes) -> Generator[None, None, bytes]:
         end += body[end - 1 : end + 1] == b"\\u"
         parts.append(body[start:end].replace(b"\\u", b"\\n"))
         start = end
-        yield
+        yield []
     return b"".join(parts)
 
 
@@ -231,11 +255,11 @@ def _value_end(text: bytes, start: int) -> int:
     return len(window)
 
 
-def _past_blanks(text: bytes, start: int) -> Generator[None, None, int]:
+def _past_blanks(text: bytes, start: int) -> Steps[int]:
     """Where blanks end that begin at `start`."""
     end = _blank_end(text, start)
     while end - start == STEP:
-        yield
+        yield []
         start, end = end, _blank_end(text, end)
     return end
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from exporter.events import Rejection
-from exporter.reports.bodies import JSON, Steps, is_array, many, one
+from exporter.reports.bodies import JSON, Events, is_array, many, one
 from exporter.reports.reading import Reader
 from exporter.reports.report import ID_LENGTH, PRINTABLE, SOURCE_LENGTH, Item, Moment, check, read_fields
 
@@ -53,29 +53,31 @@ _QUOTED: Final = re.compile(r'"(.*)"')
 _QUOTED_PAIR: Final = re.compile(r"\\(.)")
 
 
-def decode_structured(body: bytes) -> Steps:
+def decode_structured(body: bytes) -> Events:
     """The event of one CloudEvent. Raises BodyFault."""
-    return (yield from one(body, read_cloudevent))
+    return one(body, read_cloudevent)
 
 
-def decode_batched(body: bytes) -> Steps:
+def decode_batched(body: bytes) -> Events:
     """The events of an array of CloudEvents. Raises BodyFault."""
     array = yield from is_array(body)
-    return (yield from many(body, read_cloudevent) if array else one(body, _no_cloudevent))
+    yield from many(body, read_cloudevent) if array else one(body, _no_cloudevent)
 
 
-def decode_binary(body: bytes, kind: str, headers: Mapping[str, str]) -> Steps:
+def decode_binary(body: bytes, kind: str, headers: Mapping[str, str]) -> Events:
     """The event that the body is, with its attributes in `headers`. Raises BodyFault. `kind` is the media type."""
     if kind != JSON:
-        return ["invalid_cloudevent"]
+        yield ["invalid_cloudevent"]
+        return
     try:
         attributes = msgspec.convert(
             {name: _value(headers[f"ce-{name}"]) for name in Attributes.__struct_fields__ if f"ce-{name}" in headers},
             Attributes,
         )
     except (msgspec.ValidationError, UnicodeDecodeError):
-        return (yield from one(body, _no_cloudevent))
-    return (yield from one(body, partial(_read_data, attributes)))
+        yield from one(body, _no_cloudevent)
+    else:
+        yield from one(body, partial(_read_data, attributes))
 
 
 def read_cloudevent(text: bytes) -> Item:

@@ -1,17 +1,21 @@
-"""Reports become counts: many events, one small table of how much each number grows."""
+"""Reports become counts: many events, one small table of how much each number grows.
+
+Most reports of a request are alike in all but their durations. What is the same is looked at once, as their kind.
+"""
 
 import math
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
-from typing import Final
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Final, NamedTuple
 
 from prometheus_client.utils import floatToGoString
 
 from exporter.closecodes import Vocabulary
-from exporter.events import Count
+from exporter.events import Count, Direction
 from exporter.metrics.catalogue import CONNECTION_DURATION, OVERSIZE
-from exporter.reports.report import Report
 
 SUM: Final = "sum"
 """Key of the sum of a histogram, beside those of its buckets."""
@@ -21,7 +25,7 @@ MAX_SIZE: Final = 1 << 30
 
 
 FEW: Final = 8
-"""Reports that are looked at one by one: to find out which of them are alike would cost more."""
+"""Reports that are added up one by one: to find out which of them are alike would cost more."""
 
 NOBODY: Final[frozenset[str]] = frozenset()
 
@@ -36,83 +40,91 @@ _DURATION_KEYS: Final = _keys(_DURATION_BOUNDS)
 _SIZE_KEYS: Final = _keys(OVERSIZE.bounds)
 
 
-class Tally:
-    """Adds up reports of targets, whose codes have the labels of `vocabularies`.
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """What closes of one target, code and initiator have in common, or the opens of a target; there is one of each.
 
-    What a code is called is worked out once: 5,000 codes of three initiators at most, for each target.
+    `count` is what each of them adds 1 to. `durations` are the target's counts of durations: one for each bucket, and
+    the sum; opens have none.
+    """
+
+    target: str
+    count: Count
+    durations: Sequence[Count]
+
+
+class Refusal(NamedTuple):
+    """A message that was refused with 1009: where it was going, and its bytes."""
+
+    target: str
+    direction: Direction
+    size: int
+
+
+class Kinds:
+    """The kinds of reports there may be for targets, whose codes have the labels of `vocabularies`.
+
+    What a code is called is worked out once: 5,000 codes of three initiators at most, for each target. `find` is given
+    target, code (None for an open) and initiator, and returns what is known of them by now; `of` finds it out.
     """
 
     def __init__(self, vocabularies: Mapping[str, Vocabulary]) -> None:
         self._vocabularies = vocabularies
-        self._closes: dict[tuple[str, int, str], Count] = {}
         self._durations = {
             target: tuple(Count(target, "duration", key) for key in (*_DURATION_KEYS, SUM)) for target in vocabularies
         }
+        self._known: dict[tuple[str, int | None, str], Kind] = {}
+        self.find: Final = self._known.get
 
-    def __call__(self, reports: Sequence[Report], otherwise: str, opened: Set[str] = NOBODY) -> dict[Count, float]:
-        """What `reports` add. Those that name no target with a vocabulary are `otherwise`'s, which must have one.
+    def of(self, target: str, code: int | None, initiator: str) -> Kind | None:
+        """The kind of such reports; None where the target has no vocabulary."""
+        known = self.find((target, code, initiator))
+        if known is not None or target not in self._vocabularies:
+            return known
+        if code is None:
+            kind = Kind(target, Count(target, "opens"), ())
+        else:
+            label = self._vocabularies[target].reported_label(code)
+            kind = Kind(target, Count(target, "closes", f"{label} {initiator}"), self._durations[target])
+        self._known[target, code, initiator] = kind
+        return kind
 
-        `opened` are the targets whose services have reported opens, these reports included: only there does a close end
-        something that was counted as active.
-        """
-        if len(reports) <= FEW:
-            return self._each(reports, otherwise, opened)
-        # Most reports of a request are alike in all but their durations: what is the same is looked at once.
-        alike: defaultdict[tuple[str, int | None, str], list[float | None]] = defaultdict(list)
-        for report in reports:
-            alike[report.target, report.code, report.initiator].append(report.duration)
-        targets, known = self._durations, self._closes
-        durations: dict[str, list[float | None]] = {}
-        counts: dict[Count, float] = {}
-        refusals = False
-        for (named, code, initiator), lived in alike.items():
-            target = named if named in targets else otherwise
-            if code is None:
-                _add(counts, Count(target, "opens"), len(lived))
-                continue
-            count = known.get((target, code, initiator)) or self._close(target, code, initiator)
-            counts[count] = counts.get(count, 0.0) + len(lived)
-            if target in opened:
-                _add(counts, Count(target, "closes_since_open"), len(lived))
-            if target in durations:
-                durations[target] += lived
-            else:
-                durations[target] = lived
-            if code == 1009:
-                refusals = True
-        for target, values in durations.items():
-            _add_durations(counts, targets[target], [value for value in values if value is not None])
-        if refusals:
-            for report in reports:
-                if report.code == 1009 and report.message_size is not None:
-                    target = report.target if report.target in targets else otherwise
-                    _add_refused(counts, target, str(report.direction), min(report.message_size, MAX_SIZE))
-        return counts
 
-    def _each(self, reports: Sequence[Report], otherwise: str, opened: Set[str]) -> dict[Count, float]:
-        targets, known = self._durations, self._closes
-        counts: dict[Count, float] = {}
-        for report in reports:
-            target = report.target if report.target in targets else otherwise
-            code, lived = report.code, report.duration
-            if code is None:
-                _add(counts, Count(target, "opens"), 1)
-                continue
-            _add(counts, known.get((target, code, report.initiator)) or self._close(target, code, report.initiator), 1)
-            if target in opened:
-                _add(counts, Count(target, "closes_since_open"), 1)
-            if lived is not None:
-                keys = targets[target]
-                _add(counts, keys[bisect_left(_DURATION_BOUNDS, lived)], 1)
-                _add(counts, keys[-1], lived)
-            if code == 1009 and report.message_size is not None:
-                _add_refused(counts, target, str(report.direction), min(report.message_size, MAX_SIZE))
-        return counts
+def add_up(
+    kinds: Sequence[Kind],
+    durations: Sequence[float | None],
+    refusals: Iterable[Refusal] = (),
+    opened: Set[str] = NOBODY,
+) -> dict[Count, float]:
+    """What reports add: their kinds, in the same order how long the connections lived, and what was refused.
 
-    def _close(self, target: str, code: int, initiator: str) -> Count:
-        label = self._vocabularies[target].reported_label(code)
-        count = self._closes[target, code, initiator] = Count(target, "closes", f"{label} {initiator}")
-        return count
+    `opened` are the targets whose services have reported opens, these reports included: only there does a close end
+    something that was counted as active.
+    """
+    counts: dict[Count, float] = {}
+    buckets: dict[str, Sequence[Count]] = {}
+    opens = False
+    for kind, number in Counter(kinds).items() if len(kinds) > FEW else zip(kinds, repeat(1)):
+        counts[kind.count] = counts.get(kind.count, 0.0) + number
+        if not kind.durations:
+            opens = True
+            continue
+        buckets[kind.target] = kind.durations
+        if kind.target in opened:
+            _add(counts, Count(kind.target, "closes_since_open"), number)
+    if opens or len(buckets) > 1:
+        lived: defaultdict[str, list[float]] = defaultdict(list)
+        for kind, duration in zip(kinds, durations, strict=True):
+            if duration is not None and kind.durations:
+                lived[kind.target].append(duration)
+        for target, found in lived.items():
+            _add_durations(counts, buckets[target], found)
+    else:
+        for keys in buckets.values():
+            _add_durations(counts, keys, [duration for duration in durations if duration is not None])
+    for refusal in refusals:
+        _add_refused(counts, refusal)
+    return counts
 
 
 def _add_durations(counts: dict[Count, float], keys: Sequence[Count], durations: list[float]) -> None:
@@ -132,7 +144,8 @@ def _add_durations(counts: dict[Count, float], keys: Sequence[Count], durations:
         counts[keys[-1]] = sum(durations)
 
 
-def _add_refused(counts: dict[Count, float], target: str, direction: str, size: int) -> None:
+def _add_refused(counts: dict[Count, float], refusal: Refusal) -> None:
+    target, direction, size = refusal.target, refusal.direction, min(refusal.size, MAX_SIZE)
     bound = _SIZE_KEYS[bisect_left(OVERSIZE.bounds, size)]
     _add(counts, Count(target, "refused_size", f"{direction} {bound}"), 1)
     _add(counts, Count(target, "refused_size", f"{direction} {SUM}"), size)

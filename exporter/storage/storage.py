@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -157,16 +158,16 @@ class Storage:
 
     def _sift(self, entries: Sequence[Entry]) -> tuple[list[frozenset[int]], list[bytes]]:
         """The positions of each entry's duplicates, and the keys that are new."""
-        count = sum(len(entry.keys) for entry in entries)
-        keys = dict.fromkeys(key for entry in entries for key in entry.keys)
+        keys_of_each = [entry.keys for entry in entries]  # which are worked out only now
+        keys = dict.fromkeys(chain.from_iterable(keys_of_each))
         seen = self._ids.known(keys)
-        if not seen and len(keys) == count:
+        if not seen and len(keys) == sum(map(len, keys_of_each)):
             return [frozenset()] * len(entries), list(keys)
         added = [key for key in keys if key not in seen]
         duplicates = []
-        for entry in entries:
+        for keys_of_one in keys_of_each:
             again = []
-            for position, key in enumerate(entry.keys):
+            for position, key in enumerate(keys_of_one):
                 if key in seen:
                     again.append(position)
                 seen.add(key)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter import __version__
 from exporter.events import REJECTIONS, Rejection
-from exporter.reports import PLATFORMS, BodyFault, Report, SignatureFault, Steps, decode, is_readable, openapi, verify
+from exporter.reports import PLATFORMS, BodyFault, Events, SignatureFault, decode, is_readable, openapi, verify
 from exporter.sources.webhook import LONG, Outcome
 from exporter.storage import StorageError, StorageFull
 from exporter.web.errors import ERRORS, ErrorAnswers, ErrorToken
@@ -75,14 +75,14 @@ class RateLimit:
 class Reception:
     """What the webhook does with requests.
 
-    `take` counts the events of one request, of which those that name no target are of the second argument's;
-    `take_at_once` does so without waiting, or not at all. `durable` is whether they are on disk then. A request must be
-    signed with one of `secrets()`, if there are any; `now` is the wall clock that signatures are held against.
-    `accepts` is false once the exporter ends.
+    `take` counts the events of one request, which its first argument begins to decode; those that name no target are
+    of the second argument's. `take_at_once` does so without waiting, or not at all. `durable` is whether they are on
+    disk then. A request must be signed with one of `secrets()`, if there are any; `now` is the wall clock that
+    signatures are held against. `accepts` is false once the exporter ends.
     """
 
-    take: Callable[[Sequence[Report | Rejection], str | None], Awaitable[Outcome]]
-    take_at_once: Callable[[Sequence[Report | Rejection]], Outcome | None]
+    take: Callable[[Callable[[], Events], str | None], Awaitable[Outcome]]
+    take_at_once: Callable[[Events], Outcome | None]
     durable: bool
     secrets: Callable[[], Sequence[bytes]]
     rate: RateLimit
@@ -162,7 +162,7 @@ class _Closes:
         reception: Reception,
         answers: ErrorAnswers,
         room: _Room,
-        read: Callable[[bytes, str, Mapping[str, str]], Steps],
+        read: Callable[[bytes, str, Mapping[str, str]], Events],
     ) -> None:
         self._reception = reception
         self._answers = answers
@@ -181,11 +181,10 @@ class _Closes:
         """The answer to a request that needs no waiting and has no fault as a whole, from its own fields on."""
         try:
             self._admit("POST")
-            items = _first_step(self._items(headers, body, self._verified(headers, body)))
-            outcome = None if items is None or len(items) > LONG else self._reception.take_at_once(items)
-            if items is None or outcome is None:
+            outcome = self._reception.take_at_once(self._events(headers, body, self._verified(headers, body)))
+            if outcome is None:
                 return None
-            self._reception.rate.take(len(items))
+            self._reception.rate.take(outcome.events)
             status, answer = self._answer(outcome)
             return status, b"".join((_FIELDS, b"content-length: %d\r\n\r\n" % len(answer), answer))
         except (_Refused, BodyFault):
@@ -251,10 +250,8 @@ class _Closes:
             # From some size on, signatures are worked out beside the loop: OpenSSL lets it run meanwhile.
             large = len(body) > LARGE and self._reception.secrets()
             fault = await asyncio.to_thread(self._verified, headers, body) if large else self._verified(headers, body)
-            items = await _in_turns(self._items(headers, body, fault))
-            self._reception.rate.take(len(items))
-            outcome = await self._reception.take(items, target)
-            if len(items) > LONG:
+            outcome = await self._reception.take(lambda: self._events_taken(headers, body, fault), target)
+            if outcome.events > LONG:
                 await asyncio.sleep(0)
             return self._answer(outcome)
         except BodyFault as body_fault:
@@ -271,13 +268,19 @@ class _Closes:
         secrets = self._reception.secrets()
         return verify(secrets, headers, body, self._reception.now()) if secrets else None
 
-    def _items(self, headers: Mapping[str, str], body: bytes, fault: SignatureFault | None) -> Steps:
+    def _events(self, headers: Mapping[str, str], body: bytes, fault: SignatureFault | None) -> Events:
         """The events of a body, unless it has this `fault`. Raises _Refused."""
         if fault is not None:
             raise _Refused(fault)
         if self._reception.secrets() and not headers.keys().isdisjoint(UNSIGNED):
             raise _Refused("unsupported_media_type")
         return self._read(body, headers.get("content-type", ""), headers)
+
+    def _events_taken(self, headers: Mapping[str, str], body: bytes, fault: SignatureFault | None) -> Events:
+        """The same; they count towards the rate as they are decoded, whatever becomes of them."""
+        for items in self._events(headers, body, fault):
+            self._reception.rate.take(len(items))
+            yield items
 
     async def _body(self, receive: Receive) -> bytes:
         message = await receive()
@@ -318,27 +321,6 @@ class _Closes:
         counts = b'"accepted":%d,"duplicate":%d,"rejected":%d' % (outcome.accepted, outcome.duplicate, outcome.rejected)
         items = b",".join([_ITEMS[reason] % index for index, reason in outcome.items])
         return status, b'{%b%b,"items":[%b]}' % (error, counts, items)
-
-
-def _first_step(steps: Steps) -> list[Report | Rejection] | None:
-    """What comes of it if it is all done in one step."""
-    try:
-        next(steps)
-    except StopIteration as end:
-        items: list[Report | Rejection] = end.value
-        return items
-    return None
-
-
-async def _in_turns(steps: Steps) -> list[Report | Rejection]:
-    """Work these off, so that the loop has its turn after each."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            items: list[Report | Rejection] = end.value
-            return items
-        await asyncio.sleep(0)
 
 
 _ITEMS: Final[Mapping[Rejection | None, bytes]] = {

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from exporter.reports import BodyFault, Item, decode, finish
+from exporter.reports import BodyFault, Events, Item, decode
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -28,6 +28,11 @@ def body_of(*events: object) -> bytes:
 
 def lines_of(*events: object) -> bytes:
     return b"".join(json.dumps(event).encode() + b"\n" for event in events)
+
+
+def finish(events: Events) -> list[Item]:
+    """The events of all steps. Raises BodyFault."""
+    return [item for items in events for item in items]
 
 
 def outcome(body: bytes, content_type: str = JSON, headers: Mapping[str, str] | None = None) -> list[Item] | str:

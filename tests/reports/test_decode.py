@@ -7,7 +7,7 @@ import pytest
 
 from exporter.events import Rejection
 from exporter.reports import MAX_EVENT, MAX_EVENTS, Report, is_readable
-from exporter.reports.bodies import FAULTS, has_gap
+from exporter.reports.bodies import FAULTS, STEP_EVENTS
 from tests.reports.support import BATCHED, CLOSE, JSON, NDJSON, STRUCTURED, body_of, lines_of, only, outcome
 
 REPORT: Final = Report(**CLOSE)
@@ -287,12 +287,34 @@ def test_a_line_is_one_event_and_no_more(body: bytes, expected: list[object]) ->
     assert outcome(body, NDJSON) == expected
 
 
-@pytest.mark.parametrize(("length", "expected"), [(0, False), (1, False), (MAX_EVENT, False), (MAX_EVENT + 1, True)])
-@pytest.mark.parametrize("before", [b"", b"\n", b"x\n" * 40_000, b"%s\n" % (b"x" * MAX_EVENT) * 2])
-@pytest.mark.parametrize("after", [b"", b"\n", b"\nx" * 40_000, b"\n%s" % (b"x" * MAX_EVENT)])
-def test_long_lines_are_found_wherever_they_are(length: int, expected: bool, before: bytes, after: bytes) -> None:
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("before", [0, 1, STEP_EVENTS - 1, STEP_EVENTS])
+@pytest.mark.parametrize("after", [0, 1, STEP_EVENTS])
+def test_long_lines_are_found_wherever_they_are(more: int, before: int, after: int) -> None:
     """A line is long from the first byte beyond 64 KiB on, its end not counted."""
-    assert has_gap(before + b"x" * length + after, b"\n") == expected
+    line = b'{"code":1000,"reason":"%s"}'
+    line %= b"x" * (MAX_EVENT - len(line % b"") + more)
+    lines = [b'{"code":1000}'] * before + [line] + [b'{"code":1000}'] * after
+    short, found = Report(code=1000), "line_too_long" if more else only(line)
+    for end in (b"", b"\n", b"\n \n"):
+        assert outcome(b"\n".join(lines) + end, NDJSON) == [short] * before + [found] + [short] * after
+
+
+@pytest.mark.parametrize("blank", [b"\n", b" \r\n", b"\n" * STEP_EVENTS, b" " * MAX_EVENT + b"\n"])
+@pytest.mark.parametrize("events", [1, 3, STEP_EVENTS + 1])
+def test_blank_lines_are_no_events(blank: bytes, events: int) -> None:
+    """However many there are, and wherever they are."""
+    body = blank + b"".join(b'{"code":%d}\n%s' % (1000 + number, blank) for number in range(events))
+    assert outcome(body, NDJSON) == [Report(code=1000 + number) for number in range(events)]
+
+
+@pytest.mark.parametrize("place", [0, STEP_EVENTS - 1, STEP_EVENTS, 2 * STEP_EVENTS])
+def test_a_bad_line_is_told_apart_from_its_neighbours(place: int) -> None:
+    """Those before and behind it are what they are without it."""
+    lines = [b'{"code":%d}' % (1000 + number) for number in range(2 * STEP_EVENTS + 1)]
+    expected: list[object] = [only(line) for line in lines]
+    lines[place], expected[place] = b'{"code":1000} {"code":1001}', "invalid_json"
+    assert outcome(b"\n".join(lines), NDJSON) == expected
 
 
 def test_a_long_line_is_refused_by_itself() -> None:

@@ -6,10 +6,10 @@ from typing import NoReturn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.reports import Item, finish
+from exporter.reports import Item
 from exporter.reports.bodies import BodyFault, each
 from exporter.reports.report import read_report
-from tests.reports.support import JSON, NDJSON, outcome
+from tests.reports.support import JSON, NDJSON, finish, outcome
 
 SPACES = st.sampled_from(["", "", " ", "\t", "\r\n", "\n\n", "  \r "])
 

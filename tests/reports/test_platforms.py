@@ -7,9 +7,9 @@ from typing import Any, Final
 import pytest
 
 from exporter.events import Rejection
-from exporter.reports import MAX_EVENTS, PLATFORMS, BodyFault, Item, Report, finish
+from exporter.reports import MAX_EVENTS, PLATFORMS, BodyFault, Item, Report
 from exporter.reports.report import LONGEST
-from tests.reports.support import JSON, NDJSON, STRUCTURED
+from tests.reports.support import JSON, NDJSON, STRUCTURED, finish
 
 TESTDATA: Final = Path(__file__).parent / "testdata"
 DISCONNECT: Final = (TESTDATA / "aws-apigateway-disconnect.json").read_bytes()

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 
 from exporter.events import REJECTIONS
-from exporter.reports import PLATFORMS, BodyFault, Item, Steps, decode, finish, openapi
+from exporter.reports import PLATFORMS, BodyFault, Events, Item, decode, openapi
 from exporter.reports.schema import Schema
 from exporter.web.errors import ERRORS
-from tests.reports.support import BATCHED, CLOSE, JSON, NDJSON, STRUCTURED, outcome
+from tests.reports.support import BATCHED, CLOSE, JSON, NDJSON, STRUCTURED, finish, outcome
 
 ERRORS_BY_TOKEN: Final = {token: (error.status, error.detail) for token, error in ERRORS.items()}
 DOCUMENT: Final = openapi("1.2.3", ERRORS_BY_TOKEN)
@@ -167,7 +167,7 @@ def refused(items: list[Item] | str) -> bool:
     return isinstance(items, str) or any(isinstance(item, str) for item in items)
 
 
-def taken(body: object, content_type: str, read: Callable[[bytes, str, Mapping[str, str]], Steps]) -> bool:
+def taken(body: object, content_type: str, read: Callable[[bytes, str, Mapping[str, str]], Events]) -> bool:
     """Whether all of a request is taken."""
     try:
         return not refused(finish(read(json.dumps(body).encode(), content_type, {})))

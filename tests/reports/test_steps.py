@@ -98,7 +98,7 @@ def test_a_large_body_takes_a_step_for_each_64_kib(work: Work) -> None:
     for content_type, body in ((JSON, SLOW["1,000 events of 1 KiB"].body), (NDJSON, b"%b\n" % (REPORT % b"x") * 1000)):
         done = list(steps(body, content_type, work))
         assert len(done) >= len(body) // (2 * STEP)
-        assert sum(parsed for parsed, _ in done) >= len(body)
+        assert sum(parsed for parsed, _ in done) >= len(body.replace(b"\n", b""))
 
 
 @pytest.mark.parametrize("blanks", [b"", b" " * 10, b" \r\n\t" * STEP])

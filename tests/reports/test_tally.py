@@ -8,14 +8,20 @@ from hypothesis import strategies as st
 from exporter.closecodes import Vocabulary
 from exporter.events import Count
 from exporter.reports import Report
-from exporter.reports.tally import MAX_SIZE, NOBODY, Tally
+from exporter.reports.tally import MAX_SIZE, NOBODY, Kinds, Refusal, add_up
 
 VOCABULARY = Vocabulary(frozenset({4001}), frozenset({3001}))
-TALLY = Tally({"chat": VOCABULARY, "feed": VOCABULARY})
+KINDS = Kinds({"chat": VOCABULARY, "feed": VOCABULARY})
 
 
 def counted(*reports: Report, opened: frozenset[str] = NOBODY) -> dict[Count, float]:
-    return TALLY(reports, "chat", opened)
+    kinds = [KINDS.of(report.target or "chat", report.code, report.initiator) for report in reports]
+    refusals = [
+        Refusal(report.target or "chat", report.direction, report.message_size)
+        for report in reports
+        if report.direction is not None and report.message_size is not None
+    ]
+    return add_up([kind for kind in kinds if kind], [report.duration for report in reports], refusals, opened)
 
 
 def close(code: int, **fields: Any) -> Report:
@@ -39,8 +45,17 @@ def test_closes_by_code_and_initiator() -> None:
 
 
 def test_a_target_that_is_unknown() -> None:
-    """A target without labels of its own counts as the one that was given."""
-    assert counted(close(1000, target="nobody")) == {Count("chat", "closes", "1000 unknown"): 1}
+    """There is no kind of report for it, and it is not remembered: anyone could name thousands."""
+    assert KINDS.of("nobody", 1000, "client") is None
+    assert KINDS.find(("nobody", 1000, "client")) is None
+
+
+def test_there_is_one_of_each_kind() -> None:
+    """Reports are alike by target, code and initiator."""
+    one = KINDS.of("chat", 1000, "client")
+    assert one is KINDS.of("chat", 1000, "client") is KINDS.find(("chat", 1000, "client"))
+    others = [KINDS.of("feed", 1000, "client"), KINDS.of("chat", 1001, "client"), KINDS.of("chat", None, "client")]
+    assert len({one, *others}) == 4
 
 
 def test_labels_of_codes() -> None:
@@ -64,11 +79,10 @@ def test_durations() -> None:
 
 
 def test_refused_sizes() -> None:
-    """The size of a message refused by a 1009 counts in its direction; sizes of other closes do not, huge ones less."""
+    """The size of a message refused by a 1009 counts in its direction, a huge one less."""
     found = counted(
         close(1009, message_size=1 << 20, direction="client_to_server"),
         close(1009, message_size=1 << 40, direction="server_to_client"),
-        close(1000, message_size=5, direction="client_to_server"),
     )
     assert {count.key: number for count, number in found.items() if count.what == "refused_size"} == {
         "client_to_server 1.048576e+06": 1,
@@ -80,11 +94,13 @@ def test_refused_sizes() -> None:
 
 def test_opens() -> None:
     """Opens count by themselves; from the first one on closes are set off against them."""
-    opened, closed = Report(event="open"), close(1000)
+    opened, closed = Report(event="open", duration=5.0), close(1000, duration=0.1)
     assert counted(opened, closed, opened, opened=frozenset({"chat"})) == {
         Count("chat", "opens"): 2,
         Count("chat", "closes", "1000 unknown"): 1,
         Count("chat", "closes_since_open"): 1,
+        Count("chat", "duration", "0.1"): 1,
+        Count("chat", "duration", "sum"): 0.1,
     }
     assert Count("chat", "closes_since_open") not in counted(closed)
     assert counted(closed, opened=frozenset({"chat"}))[Count("chat", "closes_since_open")] == 1

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import string
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.closecodes import Vocabulary
-from exporter.events import Count, Event, Rejection, Reported
-from exporter.reports import Report
+from exporter.events import Count, Event, Reported
+from exporter.reports import Events, Item, Report
+from exporter.reports.bodies import STEP_EVENTS
 from exporter.sources.webhook import MemoryBook, Outcome, Rules, StorageBook, Webhook
 from exporter.sources.webhook.books import LONG, LONG_ID, Batch
 from exporter.sources.webhook.source import SLICE, _judge
 from exporter.storage import CommitFailed, Committed, Storage
+from exporter.wire.client_key import Hasher
 from tests.support.loops import conversation
 
 NOW: Final = 1_700_000_000.0
@@ -60,13 +62,23 @@ def close(code: int = 1000, **fields: Any) -> Report:
     return Report(code=code, **fields)
 
 
-async def take(webhook: Webhook, *items: Report | Rejection, target: str | None = None) -> Outcome:
-    return await webhook.take(items, target)
+def decoded(items: Sequence[Item]) -> Events:
+    """These items as they would be decoded."""
+    for start in range(0, len(items), STEP_EVENTS):
+        yield items[start : start + STEP_EVENTS]
+
+
+def one_step(items: Iterable[Item]) -> Events:
+    yield [*items]
+
+
+async def take(webhook: Webhook, *items: Item, target: str | None = None) -> Outcome:
+    return await webhook.take(lambda: decoded(items), target)
 
 
 def judged(webhook: Webhook, event: Report) -> Batch:
-    rules, batch, refused = webhook._begin(None)
-    _judge([event], 0, rules, batch, refused)
+    rules, kinds, batch = webhook._begin(None)
+    _judge([event], rules, kinds, batch)
     batch.opened(webhook._opened)
     return batch
 
@@ -161,12 +173,12 @@ class TestLarge:
     async def test_where_everything_is(self) -> None:
         """What is not accepted is named by its index in the request, wherever that is."""
         webhook, heard, _ = in_memory()
-        items: list[Report | Rejection] = [close(id=str(number)) for number in range(3 * LONG)]
+        items: list[Item] = [close(id=str(number)) for number in range(3 * LONG)]
         items[LONG] = "invalid_code"
         items[LONG + 2] = close(id="0")
         items[2 * LONG] = close(target="nobody")
         items[-1] = close(id=str(LONG + 1))
-        outcome = await webhook.take(items)
+        outcome = await take(webhook, *items)
         assert outcome.items == [
             (LONG, "invalid_code"),
             (LONG + 2, None),
@@ -182,7 +194,7 @@ class TestLarge:
         webhook, heard, _ = in_memory(limit=10_000)
         events = [close(id=f"{number:0{id_length}}") for number in range(1000)]
         async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(webhook.take(events)) for _ in range(2)]
+            asked = [tasks.create_task(take(webhook, *events)) for _ in range(2)]
         assert sorted(task.result().accepted for task in asked) == [0, 1000]
         assert [event.accepted for event in heard.events] == [1000, 0]
 
@@ -191,14 +203,14 @@ class TestLarge:
         """A request is judged again, where ids are forgotten while it is judged: what it repeats is too old then."""
         webhook, heard, clock = in_memory(limit=3000)
         old = [close(id=f"old {number}", time=int(NOW * 1000)) for number in range(LONG + 1)]
-        assert (await webhook.take(old)).accepted == LONG + 1
+        assert (await take(webhook, *old)).accepted == LONG + 1
         clock.now += 1
         async with asyncio.TaskGroup() as tasks:
-            again = tasks.create_task(webhook.take(old))
+            again = tasks.create_task(take(webhook, *old))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             for turn in range(4):
-                assert webhook.take_at_once([close(id=f"{turn} {number}") for number in range(999)])
+                assert webhook.take_at_once(one_step(close(id=f"{turn} {number}") for number in range(999)))
                 clock.now += 1
         assert {reason for _, reason in again.result().items} == {"too_old"}
         assert heard.closes() == LONG + 1 + 4 * 999
@@ -208,7 +220,7 @@ class TestLarge:
         """One request is judged by one set of rules."""
         webhook, _, _ = in_memory()
         async with asyncio.TaskGroup() as tasks:
-            asked = tasks.create_task(webhook.take([close()] * (2 * LONG)))
+            asked = tasks.create_task(take(webhook, *[close()] * (2 * LONG)))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             webhook.rules = Rules({"chat": PLAIN}, "chat", require_ids=True)
@@ -217,13 +229,25 @@ class TestLarge:
 
     @conversation
     async def test_many_clients_are_not_told_at_once(self) -> None:
-        """A request that would keep the loop for long is not taken without waiting."""
-        webhook, heard, _ = in_memory()
-        assert webhook.take_at_once([close(client="ann")] * (SLICE + 1)) is None
+        """A request that would keep the loop for long is not taken without waiting, unless nobody is recognised."""
+        heard, clock = Heard(), Clock()
+        webhook = Webhook(ONE, MemoryBook(HOUR, clock), heard, clock, hasher=Hasher(b"secret of a test"))
+        clients = [close(client="ann")] * (SLICE + 1)
+        assert webhook.take_at_once(decoded(clients)) is None
         assert heard.events == []
-        outcome = webhook.take_at_once([close(client="ann")] * SLICE)
+        strangers, heard, _ = in_memory()
+        outcome = strangers.take_at_once(decoded(clients))
         assert outcome is not None
-        assert (outcome.accepted, heard.closes()) == (SLICE, SLICE)
+        assert (outcome.accepted, heard.closes()) == (SLICE + 1, SLICE + 1)
+
+    @conversation
+    async def test_what_takes_several_steps_is_not_taken_at_once(self) -> None:
+        """Nothing of it is counted then."""
+        webhook, heard, _ = in_memory()
+        assert webhook.take_at_once(decoded([close()] * (STEP_EVENTS + 1))) is None
+        assert heard.events == []
+        assert webhook.take_at_once(decoded([close()] * STEP_EVENTS)) == Outcome(STEP_EVENTS, [])
+        assert webhook.take_at_once(decoded([])) == Outcome(0, [])
 
 
 class TestMemory:
@@ -395,7 +419,7 @@ class TestStorage:
                 for name in string.ascii_letters[:24]
             ]
             first = tasks.create_task(take(webhook, *fills[0]))
-            others = [tasks.create_task(webhook.take(fill)) for fill in fills[1:]]
+            others = [tasks.create_task(take(webhook, *fill)) for fill in fills[1:]]
             for _ in range(5):
                 await asyncio.sleep(0)
             again = await take(webhook, *old)

@@ -1,5 +1,6 @@
 """What reported events tell of returning clients: what is new and names its client, when it happened, in that order."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -7,7 +8,7 @@ import pytest
 
 from exporter.closecodes import Vocabulary
 from exporter.events import ClientReport, ClientsReported, Event, Origin, Reported
-from exporter.reports import Report
+from exporter.reports import Events, Report
 from exporter.sources.webhook import MemoryBook, Rules, Webhook
 from exporter.sources.webhook.source import SLICE
 from exporter.wire.client_key import Hasher
@@ -22,6 +23,10 @@ RULES: Final = Rules(
 ANN: Final = ClientReport(CHAT, "close", 0.0, HASHER(b"ann"), "acme-app/3", "1001", "going_away", "server")
 
 
+def step(reports: Sequence[Report]) -> Events:
+    yield reports
+
+
 async def emitted(*reports: Report, rules: Rules = RULES, hasher: Hasher | None = HASHER) -> list[Event]:
     heard: list[Event] = []
 
@@ -30,7 +35,7 @@ async def emitted(*reports: Report, rules: Rules = RULES, hasher: Hasher | None 
             heard.append(event)
 
     webhook = Webhook(rules, MemoryBook(3600.0, lambda: NOW), Sink(), lambda: NOW, hasher=hasher)
-    await webhook.take(reports)
+    await webhook.take(lambda: step(reports))
     return heard
 
 
@@ -123,7 +128,7 @@ async def test_what_is_answered_at_once_is_told_too() -> None:
             heard.append(event)
 
     webhook = Webhook(RULES, MemoryBook(3600.0, lambda: NOW), Sink(), lambda: NOW, hasher=HASHER)
-    assert webhook.take_at_once([ann()]) is not None
+    assert webhook.take_at_once(step([ann()])) is not None
     assert [type(event) for event in heard] == [Reported, ClientsReported]
     assert heard[1] == ClientsReported([ANN])
 
@@ -157,7 +162,7 @@ async def test_rules_that_change_while_a_commit_waits() -> None:
             webhook.rules = Rules({"other": RULES.targets["feed"]}, "other")
 
     webhook = Webhook(RULES, MemoryBook(3600.0, lambda: NOW), Sink(), lambda: NOW, hasher=HASHER)
-    await webhook.take([ann(target="feed")])
+    await webhook.take(lambda: step([ann(target="feed")]))
     assert [type(event) for event in heard] == [Reported, ClientsReported]
     assert [one.origin.target for event in heard if isinstance(event, ClientsReported) for one in event.reports] == [
         "feed"

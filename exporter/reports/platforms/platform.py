@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.reports.bodies import Read, Steps, each
+from exporter.reports.bodies import Events, Read, each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,6 @@ class Platform:
     description: str
     example: Mapping[str, Any]
 
-    def decode(self, body: bytes, content_type: str, headers: Mapping[str, str]) -> Steps:
+    def decode(self, body: bytes, content_type: str, headers: Mapping[str, str]) -> Events:
         """The events of a request: one in JSON, an array of them, or NDJSON. Raises BodyFault."""
         return each(body, content_type, self.read)

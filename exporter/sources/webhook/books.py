@@ -10,13 +10,17 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol
+from itertools import compress
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from exporter.events import Count
+from exporter.events import Count, Rejection
 from exporter.reports import Report
+from exporter.reports.tally import Kind, Refusal, add_up
 from exporter.storage import Committed, Storage, StorageError
+
+TOO_BIG: Final = 1009
 
 MEMORY_IDS: Final = 200_000
 """Ids remembered without storage."""
@@ -28,7 +32,7 @@ LONG_ID: Final = 64
 """Characters of an identity from which on its digest is remembered instead: 200,000 take 60 MiB at most."""
 
 LONG: Final = 250
-"""Events from which on a request is worked off in steps, so that the relay gets its turn in between."""
+"""Events from which on a request is entered in steps, so that the relay gets its turn in between."""
 
 GROUP_EVENTS: Final = 5_000
 """Events that are committed together at most: those behind them must not wait for ever."""
@@ -39,39 +43,59 @@ TOLD_AGAIN: Final = 10.0
 CLOCK_STEP: Final = 0.001
 """Seconds by which the clock may be set back between two readings without ids seeming to have been forgotten."""
 
-_DIGEST: Final = 16
+_NOTHING: Final = hashlib.blake2b(digest_size=16)
 _NOBODY: Final[frozenset[str]] = frozenset()
+_NOWHERE: Final[frozenset[int]] = frozenset()
 
 _log = structlog.get_logger(__name__)
 
 
-class Batch:
-    """The acceptable events of one request, as a book enters them.
+class Noted(NamedTuple):
+    """An event that tells of a client, or of a message that was refused.
 
-    `ids` are the identities of those `reports` that have one, in order; `of_clients` is where in `reports` those are
-    that tell of a client, or of a refused message.
-    `opens` are the targets of which opens are among them, or were counted before: a book may know of more.
-    `since` (Unix seconds) is what the times of events were held against, at the moment `judged` of the same clock.
-    Those that name no target are `otherwise`'s.
+    `position` is its place among the acceptable events of its request, `target` the one that it counts for.
     """
 
-    __slots__ = ("_add_up", "_all", "ids", "judged", "of_clients", "opens", "otherwise", "reports", "since")
+    position: int
+    target: str
+    report: Report
 
-    def __init__(
-        self,
-        add_up: Callable[[Sequence[Report], str, Set[str]], Mapping[Count, float]],
-        since: float,
-        judged: float,
-        otherwise: str,
-    ) -> None:
-        self._add_up = add_up
+    @property
+    def refusal(self) -> Refusal | None:
+        """The message that was refused, if it says how large it was."""
+        report = self.report
+        if report.code != TOO_BIG or report.direction is None or report.message_size is None:
+            return None
+        return Refusal(self.target, report.direction, report.message_size)
+
+
+class Batch:
+    """The events of one request, as they were judged, and as a book enters them.
+
+    In columns, so that reports need not be kept: `kinds` and `durations` are those of the acceptable ones, `ids` the
+    identities of those that have one, `unnamed` the positions of those that have none, and `noted` the reports of which
+    more has to be known. `refused` has the indices of the others in the request, and why; `events` counts all.
+
+    `opens` are the targets of which opens are among them, or were counted before: a book may know of more.
+    `since` (Unix seconds) is what the times of events were held against, at the moment `judged` of the same clock.
+    """
+
+    __slots__ = (
+        *("_all", "durations", "events", "ids", "judged", "kinds"),
+        *("noted", "opens", "refused", "since", "unnamed"),
+    )
+
+    def __init__(self, since: float, judged: float) -> None:
         self._all: Mapping[Count, float] | None = None
         self.since = since
         self.judged = judged
-        self.otherwise = otherwise
-        self.reports: list[Report] = []
+        self.events = 0
+        self.kinds: list[Kind] = []
+        self.durations: list[float | None] = []
         self.ids: list[str] = []
-        self.of_clients: list[int] = []
+        self.unnamed: list[int] = []
+        self.noted: list[Noted] = []
+        self.refused: list[tuple[int, Rejection]] = []
         self.opens: Set[str] = _NOBODY
 
     def opened(self, targets: Set[str]) -> None:
@@ -81,25 +105,34 @@ class Batch:
     @property
     def keys(self) -> list[bytes]:
         """A digest of each id, 16 bytes long: as good as the id itself, and short."""
-        return [hashlib.blake2b(one.encode(), digest_size=_DIGEST).digest() for one in self.ids]
+        return [_digest(one).digest() for one in self.ids]
 
     @property
     def keyed(self) -> Sequence[int]:
-        """`reports[keyed[n]]` is the event of `ids[n]`."""
-        if len(self.ids) == len(self.reports):
-            return range(len(self.reports))
-        return [index for index, report in enumerate(self.reports) if report.id is not None]
+        """The position of the event of each of `ids`."""
+        positions = range(len(self.kinds))
+        if not self.unnamed:
+            return positions
+        unnamed = frozenset(self.unnamed)
+        return [position for position in positions if position not in unnamed]
 
     def counts(self, duplicates: frozenset[int] = frozenset()) -> Mapping[Count, float]:
         """What the events add, without those whose ids are at these positions of `ids`."""
         if duplicates:
             keyed = self.keyed
-            left_out = {keyed[position] for position in duplicates}
-            reports = [report for index, report in enumerate(self.reports) if index not in left_out]
-            return self._add_up(reports, self.otherwise, self.opens)
+            left_out = {keyed[place] for place in duplicates}
+            kept = [position not in left_out for position in range(len(self.kinds))]
+            kinds, durations = [*compress(self.kinds, kept)], [*compress(self.durations, kept)]
+            return add_up(kinds, durations, self._refusals(left_out), self.opens)
         if self._all is None:
-            self._all = self._add_up(self.reports, self.otherwise, self.opens)
+            self._all = add_up(self.kinds, self.durations, self._refusals(), self.opens)
         return self._all
+
+    def _refusals(self, left_out: Set[int] = _NOWHERE) -> Sequence[Refusal]:
+        """The messages that were refused, but for those of events at these positions."""
+        if not self.noted:
+            return ()
+        return [noted.refusal for noted in self.noted if noted.refusal and noted.position not in left_out]
 
 
 class Book(Protocol):
@@ -152,7 +185,7 @@ class MemoryBook:
     async def enter(self, batch: Batch) -> Committed | None:
         """Count a batch, all of it or nothing; None where it has to be judged again."""
         keys = await _keys_in_turns(batch.ids)
-        if len(batch.reports) > LONG:
+        if len(batch.kinds) > LONG:
             await asyncio.sleep(0)
         return None if _is_stale(batch, self.since, self._now()) else self._enter(batch, keys)
 
@@ -181,7 +214,7 @@ class MemoryBook:
             size = len(current)
             current.update(keys)
             if len(current) - size == len(keys):
-                return _NONE
+                return _NOWHERE
             first = {one: position for position, one in reversed(list(enumerate(keys)))}
             return frozenset(position for position, one in enumerate(keys) if first[one] < position)
         duplicates = []
@@ -221,7 +254,7 @@ def _keys(ids: Sequence[str]) -> Sequence[str]:
     """Identities as a memory book knows them: a sender chooses how long those are."""
     if not ids or max(map(len, ids)) <= LONG_ID:
         return ids
-    return [_digest(one) if len(one) > LONG_ID else one for one in ids]
+    return [_digest(one).hexdigest() if len(one) > LONG_ID else one for one in ids]
 
 
 async def _keys_in_turns(ids: Sequence[str]) -> Sequence[str]:
@@ -235,12 +268,11 @@ async def _keys_in_turns(ids: Sequence[str]) -> Sequence[str]:
     return keys
 
 
-def _digest(identity: str) -> str:
-    """As good as the identity itself, and short."""
-    return hashlib.blake2b(identity.encode(), digest_size=_DIGEST).hexdigest()
-
-
-_NONE: Final[frozenset[int]] = frozenset()
+def _digest(identity: str) -> hashlib.blake2b:
+    """As good as the identity itself, and short: 16 bytes."""
+    digest = _NOTHING.copy()  # in two thirds of the time that a new one takes
+    digest.update(identity.encode())
+    return digest
 
 
 class StorageBook:
@@ -284,7 +316,7 @@ class StorageBook:
             return await future
         finally:
             # Its exception's traceback refers to this frame: the batch would be kept until garbage is collected, which
-            # is seldom, as reports are not tracked.
+            # is seldom.
             del future
 
     async def settled(self) -> None:
@@ -349,7 +381,7 @@ class StorageBook:
         """The batches to be committed next."""
         events = taken = 0
         while taken < len(self._waiting) and (not taken or events < GROUP_EVENTS):
-            events += len(self._waiting[taken][0].reports)
+            events += len(self._waiting[taken][0].kinds)
             taken += 1
         group, self._waiting = self._waiting[:taken], self._waiting[taken:]
         if not self._waiting:

@@ -1,4 +1,7 @@
-"""Takes decoded requests: refuses what cannot be counted, has the rest entered once, and gives the sums to the sink."""
+"""Takes the events of requests: refuses what cannot be counted, has the rest entered once, and tells the sink the sums.
+
+Events are judged as they are decoded, and let go of: what is kept of them is a batch.
+"""
 
 import asyncio
 import time
@@ -10,16 +13,17 @@ from typing import Final, NamedTuple
 
 from exporter.closecodes import Vocabulary
 from exporter.events import ClientReport, ClientsReported, Count, Origin, Rejection, Reported, Sink
-from exporter.reports import Report
-from exporter.reports.tally import Tally
-from exporter.sources.webhook.books import LONG, Batch, Book
+from exporter.reports import Events, Item, Report
+from exporter.reports.tally import Kinds
+from exporter.sources.webhook.books import TOO_BIG, Batch, Book, Noted
 from exporter.storage import Committed
 from exporter.wire.client_key import Hasher
 
-TOO_BIG: Final = 1009
-
 SLICE: Final = 32
 """Reports of clients that are told at once: what is derived from one takes up to 40 µs."""
+
+
+_NONE: Final[frozenset[int]] = frozenset()
 
 
 class Outcome(NamedTuple):
@@ -32,6 +36,11 @@ class Outcome(NamedTuple):
     def duplicate(self) -> int:
         """Events that were counted before."""
         return sum(reason is None for _, reason in self.items)
+
+    @property
+    def events(self) -> int:
+        """All events of the request."""
+        return self.accepted + len(self.items)
 
     @property
     def rejected(self) -> int:
@@ -54,7 +63,7 @@ class Rules:
 
 
 class Webhook:
-    """Takes decoded requests, under `rules`, which may be replaced at any time. `now` is the wall clock of the book.
+    """Takes requests, under `rules`, which may be replaced at any time. `now` is the wall clock of the book.
 
     `hasher` makes the keys by which clients are recognised; without it they are not.
     """
@@ -69,7 +78,7 @@ class Webhook:
         hasher: Hasher | None = None,
     ) -> None:
         self._rules = rules
-        self._tally = Tally(rules.targets)
+        self._kinds = Kinds(rules.targets)
         self._book = book
         self._sink = sink
         self._hasher = hasher
@@ -84,124 +93,115 @@ class Webhook:
     @rules.setter
     def rules(self, rules: Rules) -> None:
         self._rules = rules
-        self._tally = Tally(rules.targets)
+        self._kinds = Kinds(rules.targets)
 
     def restored(self, counts: Mapping[Count, float]) -> None:
         """Learn of counts from before this process."""
         self._opened |= {count.target for count in counts if count.what == "opens"}
 
-    async def take(self, items: Sequence[Report | Rejection], target: str | None = None) -> Outcome:
-        """Count the events of one request; those that name no target are `target`'s. Raises StorageError.
+    async def take(self, decode: Callable[[], Events], target: str | None = None) -> Outcome:
+        """Count the events of one request, which `decode` begins to decode, once more where they are judged again.
 
-        Then none of them is counted, and the request may be sent again.
+        Those that name no target are `target`'s. Raises what decoding raises, and StorageError: then none of them is
+        counted, and the request may be sent again.
         """
-        if len(items) > LONG:
-            await asyncio.sleep(0)
         while True:
-            rules, batch, refused = self._begin(target)
-            for start in range(0, len(items), LONG):
-                if start:
-                    await asyncio.sleep(0)
-                _judge(items[start : start + LONG], start, rules, batch, refused)
+            rules, kinds, batch = self._begin(target)
+            for items in decode():
+                _judge(items, rules, kinds, batch)
+                await asyncio.sleep(0)
             batch.opened(self._opened)
-            committed = await self._book.enter(batch) if batch.reports else Committed(frozenset(), {})
-            if committed is None:
-                continue
-            outcome = self._counted(batch, refused, committed)
-            await self._tell_clients(self._clients(batch, committed.duplicates), batch.otherwise, rules)
-            return outcome
+            committed = await self._book.enter(batch) if batch.kinds else Committed(_NONE, {})
+            if committed is not None:
+                outcome = self._counted(batch, committed)
+                await self._tell_clients(self._clients(batch, committed.duplicates), rules)
+                return outcome
 
-    def take_at_once(self, items: Sequence[Report | Rejection]) -> Outcome | None:
+    def take_at_once(self, events: Events) -> Outcome | None:
         """As `take`, without waiting; None where that cannot be, and then nothing is counted."""
-        rules, batch, refused = self._begin(None)
-        _judge(items, 0, rules, batch, refused)
-        if len(batch.of_clients) > SLICE:
+        items, more = next(events, ()), next(events, None)
+        if more is not None:
+            return None
+        rules, kinds, batch = self._begin(None)
+        _judge(items, rules, kinds, batch)
+        if self._hasher is not None and len(batch.noted) > SLICE:
             return None
         batch.opened(self._opened)
         committed = self._book.enter_at_once(batch)
         if committed is None:
             return None
-        outcome = self._counted(batch, refused, committed)
-        if batch.of_clients:
-            self._tell(self._clients(batch, committed.duplicates), batch.otherwise, rules)
+        outcome = self._counted(batch, committed)
+        if batch.noted:
+            self._tell(self._clients(batch, committed.duplicates), rules)
         return outcome
 
-    def _begin(self, target: str | None) -> tuple[Rules, Batch, list[tuple[int, Rejection]]]:
-        """By which rules a request is judged, and where its events go."""
+    def _begin(self, target: str | None) -> tuple[Rules, Kinds, Batch]:
+        """By which rules a request is judged, and what becomes of it."""
         rules = self._rules
         if target is not None and (rules.strict or target in rules.targets):
             rules = replace(rules, otherwise=target)
         judged = self._now()  # before `since` is read: see `_is_stale`
-        return rules, Batch(self._tally, self._book.since, judged, rules.otherwise or ""), []
+        return rules, self._kinds, Batch(self._book.since, judged)
 
-    def _counted(
-        self,
-        batch: Batch,
-        refused: list[tuple[int, Rejection]],
-        committed: Committed,
-    ) -> Outcome:
+    def _counted(self, batch: Batch, committed: Committed) -> Outcome:
         self._opened |= batch.opens
-        duplicates = committed.duplicates
-        accepted = len(batch.reports) - len(duplicates)
+        duplicates, refused = committed.duplicates, batch.refused
+        accepted = len(batch.kinds) - len(duplicates)
         if not (refused or duplicates):
             self._sink.emit(Reported(committed.counts, accepted))
             return Outcome(accepted, [])
         rejected = Counter(reason for _, reason in refused)
         self._sink.emit(Reported(committed.counts, accepted, len(duplicates), rejected))
         left_out = {index for index, _ in refused}
-        places = [index for index in range(len(batch.reports) + len(refused)) if index not in left_out]
+        places = [index for index in range(batch.events) if index not in left_out]
         keyed = batch.keyed
-        known = [(places[keyed[position]], None) for position in duplicates]
+        known = [(places[keyed[place]], None) for place in duplicates]
         return Outcome(accepted, sorted([*refused, *known], key=lambda item: item[0]))
 
-    def _clients(self, batch: Batch, duplicates: frozenset[int]) -> list[Report]:
+    def _clients(self, batch: Batch, duplicates: frozenset[int]) -> list[Noted]:
         """The new events of clients that can be recognised, and refused messages, in the order of their times."""
-        if self._hasher is None or not batch.of_clients:
+        if self._hasher is None or not batch.noted:
             return []
         keyed, now = batch.keyed, self._now()
-        known = {keyed[position] for position in duplicates}
-        reports = [batch.reports[index] for index in batch.of_clients if index not in known]
-        return sorted(reports, key=lambda report: _moment(report, now))
+        known = {keyed[place] for place in duplicates}
+        new = [noted for noted in batch.noted if noted.position not in known]
+        return sorted(new, key=lambda noted: _moment(noted.report, now))
 
-    async def _tell_clients(self, reports: Sequence[Report], otherwise: str, rules: Rules) -> None:
+    async def _tell_clients(self, noted: Sequence[Noted], rules: Rules) -> None:
         """Tell what is known of clients, a few at a time, so that the relay gets its turn in between."""
-        for start in range(0, len(reports), SLICE):
+        for start in range(0, len(noted), SLICE):
             if start:
                 await asyncio.sleep(0)
-            self._tell(reports[start : start + SLICE], otherwise, rules)
+            self._tell(noted[start : start + SLICE], rules)
 
-    def _tell(self, reports: Sequence[Report], otherwise: str, rules: Rules) -> None:
+    def _tell(self, noted: Sequence[Noted], rules: Rules) -> None:
         """Tell of these clients. `rules` are those by which they were judged: meanwhile there may have come others."""
-        if self._hasher is not None and reports:
+        if self._hasher is not None and noted:
             now, hasher = self._now(), self._hasher
-            self._sink.emit(ClientsReported([_client(report, otherwise, rules, now, hasher) for report in reports]))
+            self._sink.emit(ClientsReported([_client(one, rules, now, hasher) for one in noted]))
 
 
-def _judge(
-    items: Sequence[Report | Rejection],
-    first: int,
-    rules: Rules,
-    batch: Batch,
-    refused: list[tuple[int, Rejection]],
-) -> None:
-    """Put acceptable events into `batch` and the others, of which the first is number `first`, among the `refused`.
+def _judge(items: Sequence[Item], rules: Rules, kinds: Kinds, batch: Batch) -> None:
+    """Put the next events of a request into the columns of its batch, or among what was refused.
 
     Runs once for each event: no calls but the unavoidable.
     """
-    targets, otherwise = rules.targets, rules.otherwise
-    lenient = not rules.strict and otherwise in targets
+    otherwise, find = rules.otherwise or "", kinds.find
     since_ms = batch.since * 1000
     since_moment: datetime | None = None
-    reports, ids = batch.reports, batch.ids
-    for index, item in enumerate(items, first):
+    ids, columns, durations = batch.ids, batch.kinds, batch.durations
+    for index, item in enumerate(items, batch.events):
         if isinstance(item, str):
-            refused.append((index, item))
+            batch.refused.append((index, item))
             continue
         target = item.target or otherwise
-        known = target in targets
-        if not known and not lenient:
-            refused.append((index, "unknown_target"))
-            continue
+        code = item.code
+        kind = known = find((target, code, item.initiator)) or kinds.of(target, code, item.initiator)
+        if kind is None:
+            kind = None if rules.strict else kinds.of(otherwise, code, item.initiator)
+            if kind is None:
+                batch.refused.append((index, "unknown_target"))
+                continue
         time = item.time
         if time is not None:
             if isinstance(time, int):
@@ -210,20 +210,24 @@ def _judge(
                 since_moment = since_moment or datetime.fromtimestamp(max(batch.since, 0.0), UTC)
                 old = time < since_moment
             if old:
-                refused.append((index, "too_old"))
+                batch.refused.append((index, "too_old"))
                 continue
         identity = item.id
         if identity is not None:
             # Neither a known target nor an id can hold a newline: no two identities are spelled alike.
             ids.append(f"{target}\n{identity}\n{item.source}" if known else f"\n{identity}\n{(item.source, target)!r}")
         elif rules.require_ids:
-            refused.append((index, "missing_id"))
+            batch.refused.append((index, "missing_id"))
             continue
-        if item.code is None:
-            batch.opened({str(target if known else otherwise)})
-        if item.client is not None or (item.code == TOO_BIG and item.direction is not None):
-            batch.of_clients.append(len(reports))
-        reports.append(item)
+        else:
+            batch.unnamed.append(len(columns))
+        if code is None:
+            batch.opened({kind.target})
+        if item.client is not None or (code == TOO_BIG and item.direction is not None):
+            batch.noted.append(Noted(len(columns), kind.target, item))
+        columns.append(kind)
+        durations.append(item.duration)
+    batch.events += len(items)
 
 
 def _moment(report: Report, now: float) -> float:
@@ -232,8 +236,8 @@ def _moment(report: Report, now: float) -> float:
     return now if moment is None else moment
 
 
-def _client(report: Report, otherwise: str, rules: Rules, now: float, hasher: Hasher) -> ClientReport:
-    target = report.target if report.target in rules.targets else otherwise
+def _client(noted: Noted, rules: Rules, now: float, hasher: Hasher) -> ClientReport:
+    target, report = noted.target, noted.report
     ago = now - _moment(report, now)
     client = None if report.client is None else hasher(report.client.encode())
     origin, user_agent = Origin("webhook", target), report.user_agent or ""
