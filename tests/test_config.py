@@ -330,7 +330,7 @@ LAYERS: Final = {
     "web.config.file": ("a", "b", "c"),
     "capture.mode": ("lifecycle", "full", "lifecycle"),
     "capture.ring-size": ("1MiB", "2MiB", "16MiB"),
-    "capture.ring-size-limit": ("4MiB", "8MiB", "1GiB"),
+    "capture.ring-size-limit": ("8MiB", "16MiB", "1GiB"),
     "capture.optional": ("true", "false", "true"),
     "capture.fd": ("3", "5", "1000000"),
     "webhook.listen-address": ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"),

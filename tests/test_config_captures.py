@@ -55,7 +55,7 @@ def test_defaults() -> None:
     found = load()
     assert found.capture == ()
     assert (found.capture_mode, found.capture_optional, found.capture_fd) == ("full", False, None)
-    assert (found.capture_ring_size, found.capture_ring_size_limit) == (4 << 20, 16 << 20)
+    assert (found.capture_ring_size, found.capture_ring_size_limit) == (8 << 20, 16 << 20)
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_sizes_are_shown_as_they_are_written(text: str) -> None:
 def test_changes_wait_for_a_restart() -> None:
     """Captures that are gone, others, new ones and their settings are each told in a sentence."""
     old = captured("lo:1", "lo:2", "lo:3")
-    new = load({"capture.ring-size": "8MiB", "capture.fd": "3"}, captures=("lo:1", "lo:3,target=a", "lo:4"))
+    new = load({"capture.ring-size": "4MiB", "capture.fd": "3"}, captures=("lo:1", "lo:3,target=a", "lo:4"))
     plan = diff_for_reload(old, new)
     assert plan.config.capture == old.capture
     assert plan.kept == (
-        "capture.ring-size stays 4MiB until a restart; it is now configured as 8MiB",
+        "capture.ring-size stays 8MiB until a restart; it is now configured as 4MiB",
         "capture.fd stays unset until a restart; it is now configured as 3",
         "capture lo:2 keeps running until a restart; it is no longer configured",
         "capture lo:3 stays one of target default until a restart; it is now configured for a",

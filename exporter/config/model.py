@@ -126,7 +126,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tap: tuple[TapConfig, ...]
     capture: tuple[CaptureConfig, ...] = ()
     capture_mode: CaptureMode = "full"
-    capture_ring_size: int = 4 << 20
+    capture_ring_size: int = 8 << 20
     capture_ring_size_limit: int = 16 << 20
     capture_optional: bool = False
     capture_fd: int | None = None
@@ -220,7 +220,7 @@ SETTINGS: Final = (
     ),
     Setting(
         "capture.ring-size",
-        "4MiB",
+        "8MiB",
         "SIZE",
         "memory in which captured packets wait to be read, to begin with",
         values.parse_ring_size,
