@@ -102,6 +102,13 @@ SLOW: Final[Mapping[str, Slow]] = {
     "1,000 events with long ids": Slow(
         f"[{','.join(json.dumps({'code': 1000, 'id': f'{number:0256}'}) for number in range(1000))}]".encode()
     ),
+    "1,000 refused messages": Slow(
+        b"".join(
+            b'{"code":1009,"message_size":%d,"direction":"client_to_server"}\n' % (number * 1111)
+            for number in range(1000)
+        ),
+        posting.NDJSON,
+    ),
     "1,000 bad events": Slow(_times(1000, b'{"code":"x"}')),
     "1,000 bad lines": Slow(b'{"code":"x"}\n' * 1000, posting.NDJSON),
     "empty events": Slow(_filled(b"[", b"{}", b"]", separator=b",")),
@@ -116,6 +123,11 @@ SLOW: Final[Mapping[str, Slow]] = {
     "commas": Slow(b"[" + b"," * (MAX_BODY - 2) + b"]"),
     "blanks": Slow(b" " * MAX_BODY),
     "blank lines": Slow(b"\n" * MAX_BODY, posting.NDJSON),
+    "events among blank lines": Slow(_filled(b"", b'{"code":1000}' + b"\n" * 1100, b""), posting.NDJSON),
+    "bad lines among good ones": Slow(
+        _filled(b"", (b'{"code":1000%b}\n' % (_AGAIN * 20)) * 30 + b"x\n", b""), posting.NDJSON
+    ),
+    "a line of 1 MiB": Slow(b"x" * MAX_BODY, posting.NDJSON),
     "a CloudEvent with extensions": Slow(_extended(MAX_BODY), STRUCTURED),
     "CloudEvents with extensions": Slow(_times(15, _extended(65_000)), BATCHED),
     "chunks of a byte": Slow(b" " * 180_000, chunk=1),

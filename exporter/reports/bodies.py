@@ -23,7 +23,10 @@ STEP: Final = 64 * 1024
 """Bytes that are looked at in one step, or one event. Measured: the slowest, half surrogate pairs, take 0.5 ms."""
 
 STEP_EVENTS: Final = 250
-"""Events of one step, at most."""
+"""Events of one step at most, of those that are decoded at once."""
+
+SHORT: Final = 32 * 1024
+"""Bytes that are decoded as they are: the 10,000 empty objects that fit take a millisecond."""
 
 EVENT_COST: Final = 1024
 """Bytes that can be looked at while the fault of an event is found out and named, however short the event is."""
@@ -35,7 +38,10 @@ Read = Callable[[bytes], Item]
 """Reads one event from well-formed JSON; of malformed JSON it may say anything but an event."""
 
 ReadLines = Callable[[Sequence[bytes], bytes], Sequence[Item] | None]
-"""Reads one event from each line, all at once; None where one of them is none. Also gets bytes that hold all lines."""
+"""Reads one event from each of some lines, at once; None where one of them has to be looked at more closely.
+
+The second argument are bytes that hold these lines and no others.
+"""
 
 T = TypeVar("T")
 Steps = Generator[Sequence[Item], None, T]
@@ -135,50 +141,50 @@ def many(body: bytes, read: Read) -> Events:
 def lines(body: bytes, read: Read, read_lines: ReadLines | None = None) -> Events:
     """The events of the lines of the body; blank ones are none. Raises BodyFault.
 
-    Lines are read one by one where `read_lines`, if it is there, cannot read some of them at once.
+    Lines are read one by one where `read_lines`, if it is there, cannot read them at once.
     """
     events = 0
     start = yield from _past_blanks(body, 0)
     while start < len(body):
-        text, found, end = _some_lines(body, start)
-        short = len(found[0]) <= MAX_EVENT
-        items = read_lines(found, text) if read_lines is not None and short else None
-        if items is None:
-            items = yield from _line_by_line(body[start:end], read)
+        end = _lines_end(body, start)
+        items: Sequence[Item] | None
+        if end == start:
+            end = body.find(b"\n", start + MAX_EVENT) + 1 or len(body)
+            items = ["line_too_long"]
+        else:
+            text = body[start:end]
+            items = read_lines([*filter(None, text.split(b"\n"))], text) if read_lines is not None else None
+            if items is None:
+                items = yield from _one_by_one(text, read, MAX_EVENTS - events)
         events += len(items)
         if events > MAX_EVENTS:
             raise BodyFault("too_many_events")
-        yield items
+        for first in range(0, len(items), STEP_EVENTS):
+            yield items[first : first + STEP_EVENTS]
         start = yield from _past_blanks(body, end)
 
 
-def _some_lines(body: bytes, start: int) -> tuple[bytes, list[bytes], int]:
-    """Bytes from `start` on, the lines in them as far as they are those of one step, and where these end."""
-    end = len(body)
-    if end - start > STEP:
-        # A line longer than that is one for itself.
-        end = body.rfind(b"\n", start, start + STEP + 1) + 1 or body.find(b"\n", start) + 1 or end
-    text = body[start:end]
-    *found, rest = text.split(b"\n", STEP_EVENTS)
-    if len(found) == STEP_EVENTS:
-        end -= len(rest)
-    elif rest:
-        found.append(rest)
-    return text, found, end
+def _lines_end(body: bytes, start: int) -> int:
+    """Where some whole lines end that begin at `start`: SHORT bytes on, or one line. There, where it is too long."""
+    if len(body) - start <= SHORT:
+        return len(body)
+    end = body.rfind(b"\n", start, start + SHORT) + 1 or body.find(b"\n", start, start + MAX_EVENT + 1) + 1
+    return end or (len(body) if len(body) - start <= MAX_EVENT else start)
 
 
-def _line_by_line(body: bytes, read: Read) -> Steps[list[Item]]:
+def _one_by_one(text: bytes, read: Read, most: int) -> Steps[list[Item]]:
+    """The events of lines that are not too long; of more than `most` one more."""
     items: list[Item] = []
     work = start = 0
-    while start < len(body):
-        end = _blank_end(body, start)
+    while start < len(text) and len(items) <= most:
+        end = _blank_end(text, start)
         if end == start:
-            end = body.find(b"\n", start)
+            end = text.find(b"\n", start)
             if end < 0:
-                end = len(body)
-            items.append("line_too_long" if end - start > MAX_EVENT else _judged(body[start:end], read))
+                end = len(text)
+            items.append(_judged(text[start:end], read))
             work += EVENT_COST
-        work += min(end - start, MAX_EVENT)
+        work += end - start
         start = end
         if work > STEP:
             yield []

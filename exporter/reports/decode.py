@@ -12,6 +12,7 @@ from exporter.reports.bodies import (
     MAX_EVENT,
     MAX_EVENTS,
     NDJSON,
+    SHORT,
     STEP_EVENTS,
     BodyFault,
     Events,
@@ -20,9 +21,6 @@ from exporter.reports.bodies import (
     media_type,
 )
 from exporter.reports.report import Item, Report, check_all, read_report
-
-SHORT: Final = 32 * 1024
-"""Bytes of a body of JSON that is decoded as it is: the 10,000 empty objects that fit take a millisecond."""
 
 LONG: Final = 192 * 1024
 """Bytes of a body of JSON from which on it is taken apart in steps: 1,000 events of usual size are shorter."""

@@ -73,6 +73,7 @@ class Kinds:
         self._durations = {
             target: tuple(Count(target, "duration", key) for key in (*_DURATION_KEYS, SUM)) for target in vocabularies
         }
+        self._opens = {target: Kind(target, Count(target, "opens"), ()) for target in vocabularies}
         self._known: dict[tuple[str, int | None, str], Kind] = {}
         self.find: Final = self._known.get
 
@@ -82,7 +83,7 @@ class Kinds:
         if known is not None or target not in self._vocabularies:
             return known
         if code is None:
-            kind = Kind(target, Count(target, "opens"), ())
+            kind = self._opens[target]
         else:
             label = self._vocabularies[target].reported_label(code)
             kind = Kind(target, Count(target, "closes", f"{label} {initiator}"), self._durations[target])
@@ -122,8 +123,11 @@ def add_up(
     else:
         for keys in buckets.values():
             _add_durations(counts, keys, [duration for duration in durations if duration is not None])
-    for refusal in refusals:
-        _add_refused(counts, refusal)
+    sizes: defaultdict[tuple[str, Direction], list[int]] = defaultdict(list)
+    for target, direction, size in refusals:
+        sizes[target, direction].append(min(size, MAX_SIZE))
+    for (target, direction), refused in sizes.items():
+        _add_refused(counts, target, direction, refused)
     return counts
 
 
@@ -144,11 +148,11 @@ def _add_durations(counts: dict[Count, float], keys: Sequence[Count], durations:
         counts[keys[-1]] = sum(durations)
 
 
-def _add_refused(counts: dict[Count, float], refusal: Refusal) -> None:
-    target, direction, size = refusal.target, refusal.direction, min(refusal.size, MAX_SIZE)
-    bound = _SIZE_KEYS[bisect_left(OVERSIZE.bounds, size)]
-    _add(counts, Count(target, "refused_size", f"{direction} {bound}"), 1)
-    _add(counts, Count(target, "refused_size", f"{direction} {SUM}"), size)
+def _add_refused(counts: dict[Count, float], target: str, direction: Direction, sizes: list[int]) -> None:
+    """Add up the sizes of messages that were refused in one direction."""
+    for place, number in Counter(bisect_left(OVERSIZE.bounds, size) for size in sizes).items():
+        counts[Count(target, "refused_size", f"{direction} {_SIZE_KEYS[place]}")] = number
+    counts[Count(target, "refused_size", f"{direction} {SUM}")] = sum(sizes)
 
 
 def _add(counts: dict[Count, float], count: Count, number: float) -> None:

@@ -75,10 +75,10 @@ class RateLimit:
 class Reception:
     """What the webhook does with requests.
 
-    `take` counts the events of one request, which its first argument begins to decode; those that name no target are
-    of the second argument's. `take_at_once` does so without waiting, or not at all. `durable` is whether they are on
-    disk then. A request must be signed with one of `secrets()`, if there are any; `now` is the wall clock that
-    signatures are held against. `accepts` is false once the exporter ends.
+    `take` counts the events of one request, which its first argument begins to decode, more than once where they have
+    to be judged again; those that name no target are of the second argument's. `take_at_once` does so without waiting,
+    or not at all. `durable` is whether they are on disk then. A request must be signed with one of `secrets()`, if
+    there are any; `now` is the wall clock that signatures are held against. `accepts` is false once the exporter ends.
     """
 
     take: Callable[[Callable[[], Events], str | None], Awaitable[Outcome]]
@@ -245,12 +245,25 @@ class _Closes:
     async def _count(self, target: str | None, headers: Mapping[str, str], receive: Receive) -> tuple[int, bytes]:
         """The status and body of the answer to an admitted request. Raises _Refused."""
         body = await self._body(receive)
+        fault: SignatureFault | None = None
+        rated = False
+
+        def decode_rated() -> Events:
+            nonlocal rated
+            events = 0
+            for items in self._events(headers, body, fault):
+                events += len(items)
+                yield items
+            if not rated:  # events that have to be judged again are decoded again, but came once
+                rated = True
+                self._reception.rate.take(events)
+
         self._room.held += len(body)
         try:
             # From some size on, signatures are worked out beside the loop: OpenSSL lets it run meanwhile.
             large = len(body) > LARGE and self._reception.secrets()
             fault = await asyncio.to_thread(self._verified, headers, body) if large else self._verified(headers, body)
-            outcome = await self._reception.take(lambda: self._events_taken(headers, body, fault), target)
+            outcome = await self._reception.take(decode_rated, target)
             if outcome.events > LONG:
                 await asyncio.sleep(0)
             return self._answer(outcome)
@@ -275,12 +288,6 @@ class _Closes:
         if self._reception.secrets() and not headers.keys().isdisjoint(UNSIGNED):
             raise _Refused("unsupported_media_type")
         return self._read(body, headers.get("content-type", ""), headers)
-
-    def _events_taken(self, headers: Mapping[str, str], body: bytes, fault: SignatureFault | None) -> Events:
-        """The same; they count towards the rate as they are decoded, whatever becomes of them."""
-        for items in self._events(headers, body, fault):
-            self._reception.rate.take(len(items))
-            yield items
 
     async def _body(self, receive: Receive) -> bytes:
         message = await receive()

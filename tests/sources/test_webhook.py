@@ -19,7 +19,7 @@ from exporter.reports import Events, Item, Report
 from exporter.reports.bodies import STEP_EVENTS
 from exporter.sources.webhook import MemoryBook, Outcome, Rules, StorageBook, Webhook
 from exporter.sources.webhook.books import LONG, LONG_ID, Batch
-from exporter.sources.webhook.source import SLICE, _judge
+from exporter.sources.webhook.source import SLICE
 from exporter.storage import CommitFailed, Committed, Storage
 from exporter.wire.client_key import Hasher
 from tests.support.loops import conversation
@@ -78,7 +78,7 @@ async def take(webhook: Webhook, *items: Item, target: str | None = None) -> Out
 
 def judged(webhook: Webhook, event: Report) -> Batch:
     rules, kinds, batch = webhook._begin(None)
-    _judge([event], rules, kinds, batch)
+    webhook._judge([event], rules, kinds, batch)
     batch.opened(webhook._opened)
     return batch
 
@@ -251,6 +251,25 @@ class TestLarge:
 
 
 class TestMemory:
+    @conversation
+    async def test_a_replay_as_old_as_the_window(self) -> None:
+        """Ids that are forgotten while it waits for its turn make it too old, though it was acceptable before."""
+        webhook, heard, clock = in_memory()
+        clock.now = NOW + HOUR / 2
+        event = close(id="a", time=int(clock.now * 1000))
+        assert (await take(webhook, event)).accepted == 1
+        for now in (clock.now + 0.001, NOW + HOUR + 0.002):
+            clock.now = now
+            assert (await take(webhook, close())).accepted == 1
+        clock.now = NOW + 1.5 * HOUR
+        async with asyncio.TaskGroup() as tasks:
+            again = tasks.create_task(take(webhook, event))
+            await asyncio.sleep(0)
+            clock.now += 0.004
+            assert webhook.take_at_once(decoded([close()])) == Outcome(1, [])
+        assert again.result().items == [(0, "too_old")]
+        assert heard.closes() == 4
+
     @conversation
     async def test_a_retry_beside_others(self) -> None:
         """What is judged is entered at once: no other request can have ids forgotten in between."""

@@ -20,8 +20,6 @@ from exporter.reports import Report
 from exporter.reports.tally import Kind, Refusal, add_up
 from exporter.storage import Committed, Storage, StorageError
 
-TOO_BIG: Final = 1009
-
 MEMORY_IDS: Final = 200_000
 """Ids remembered without storage."""
 
@@ -45,44 +43,44 @@ CLOCK_STEP: Final = 0.001
 
 _NOTHING: Final = hashlib.blake2b(digest_size=16)
 _NOBODY: Final[frozenset[str]] = frozenset()
-_NOWHERE: Final[frozenset[int]] = frozenset()
+_NONE: Final[frozenset[int]] = frozenset()
 
 _log = structlog.get_logger(__name__)
 
 
 class Noted(NamedTuple):
-    """An event that tells of a client, or of a message that was refused.
+    """An event that tells of a client, or of a message that was refused: its place, and the target it counts for."""
 
-    `position` is its place among the acceptable events of its request, `target` the one that it counts for.
-    """
-
-    position: int
+    place: int
     target: str
     report: Report
-
-    @property
-    def refusal(self) -> Refusal | None:
-        """The message that was refused, if it says how large it was."""
-        report = self.report
-        if report.code != TOO_BIG or report.direction is None or report.message_size is None:
-            return None
-        return Refusal(self.target, report.direction, report.message_size)
 
 
 class Batch:
     """The events of one request, as they were judged, and as a book enters them.
 
-    In columns, so that reports need not be kept: `kinds` and `durations` are those of the acceptable ones, `ids` the
-    identities of those that have one, `unnamed` the positions of those that have none, and `noted` the reports of which
-    more has to be known. `refused` has the indices of the others in the request, and why; `events` counts all.
+    In columns, so that reports need not be kept. An acceptable event has a place: `kinds` and `durations` have one item
+    for each, `ids` the identities of those that have one, `unnamed` the places of those that have none, `refusals` the
+    places of those that tell of a refused message, with it, and `noted` what has to be told of clients. `refused` has
+    the index in the request of each event that is not acceptable, and why; `events` is the number of all.
 
     `opens` are the targets of which opens are among them, or were counted before: a book may know of more.
     `since` (Unix seconds) is what the times of events were held against, at the moment `judged` of the same clock.
     """
 
     __slots__ = (
-        *("_all", "durations", "events", "ids", "judged", "kinds"),
-        *("noted", "opens", "refused", "since", "unnamed"),
+        "_all",
+        "durations",
+        "events",
+        "ids",
+        "judged",
+        "kinds",
+        "noted",
+        "opens",
+        "refusals",
+        "refused",
+        "since",
+        "unnamed",
     )
 
     def __init__(self, since: float, judged: float) -> None:
@@ -94,6 +92,7 @@ class Batch:
         self.durations: list[float | None] = []
         self.ids: list[str] = []
         self.unnamed: list[int] = []
+        self.refusals: list[tuple[int, Refusal]] = []
         self.noted: list[Noted] = []
         self.refused: list[tuple[int, Rejection]] = []
         self.opens: Set[str] = _NOBODY
@@ -108,31 +107,26 @@ class Batch:
         return [_digest(one).digest() for one in self.ids]
 
     @property
-    def keyed(self) -> Sequence[int]:
-        """The position of the event of each of `ids`."""
-        positions = range(len(self.kinds))
+    def places(self) -> Sequence[int]:
+        """The place of the event of each of `ids`."""
+        places = range(len(self.kinds))
         if not self.unnamed:
-            return positions
+            return places
         unnamed = frozenset(self.unnamed)
-        return [position for position in positions if position not in unnamed]
+        return [place for place in places if place not in unnamed]
 
     def counts(self, duplicates: frozenset[int] = frozenset()) -> Mapping[Count, float]:
         """What the events add, without those whose ids are at these positions of `ids`."""
         if duplicates:
-            keyed = self.keyed
-            left_out = {keyed[place] for place in duplicates}
-            kept = [position not in left_out for position in range(len(self.kinds))]
-            kinds, durations = [*compress(self.kinds, kept)], [*compress(self.durations, kept)]
-            return add_up(kinds, durations, self._refusals(left_out), self.opens)
+            places = self.places
+            left_out = {places[position] for position in duplicates}
+            kept = [place not in left_out for place in range(len(self.kinds))]
+            refusals = [refusal for place, refusal in self.refusals if place not in left_out]
+            return add_up([*compress(self.kinds, kept)], [*compress(self.durations, kept)], refusals, self.opens)
         if self._all is None:
-            self._all = add_up(self.kinds, self.durations, self._refusals(), self.opens)
+            refusals = [refusal for _, refusal in self.refusals] if self.refusals else []
+            self._all = add_up(self.kinds, self.durations, refusals, self.opens)
         return self._all
-
-    def _refusals(self, left_out: Set[int] = _NOWHERE) -> Sequence[Refusal]:
-        """The messages that were refused, but for those of events at these positions."""
-        if not self.noted:
-            return ()
-        return [noted.refusal for noted in self.noted if noted.refusal and noted.position not in left_out]
 
 
 class Book(Protocol):
@@ -187,7 +181,8 @@ class MemoryBook:
         keys = await _keys_in_turns(batch.ids)
         if len(batch.kinds) > LONG:
             await asyncio.sleep(0)
-        return None if _is_stale(batch, self.since, self._now()) else self._enter(batch, keys)
+        # Ids from before the oldest generation are forgotten, and it may have judged such events acceptable.
+        return None if self._began[-1] > batch.since else self._enter(batch, keys)
 
     def enter_at_once(self, batch: Batch) -> Committed:
         """Count a batch. Never raises: nothing else happens in between."""
@@ -214,7 +209,7 @@ class MemoryBook:
             size = len(current)
             current.update(keys)
             if len(current) - size == len(keys):
-                return _NOWHERE
+                return _NONE
             first = {one: position for position, one in reversed(list(enumerate(keys)))}
             return frozenset(position for position, one in enumerate(keys) if first[one] < position)
         duplicates = []
@@ -240,14 +235,6 @@ class MemoryBook:
             forgotten.pop()
         if not forgotten:
             self._forgotten.pop()
-
-
-def _is_stale(batch: Batch, since: float, now: float) -> bool:
-    """Whether ids have been forgotten since `batch` was judged, but for those that time itself made too old.
-
-    `since` was read before `now`, as `judged` was before the batch's: so time between them is no reason.
-    """
-    return since - batch.since > now - batch.judged + CLOCK_STEP
 
 
 def _keys(ids: Sequence[str]) -> Sequence[str]:
@@ -358,9 +345,12 @@ class StorageBook:
     def _stale(self, batch: Batch, future: "asyncio.Future[Committed | None]") -> bool:
         """Whether ids were dropped while the batch waited, which then has to be judged anew.
 
-        Within one commit nothing is dropped before all of it has been compared.
+        But for those that time itself made too old: the storage keeps all a while longer than the window. `since` is
+        read before `now`, as the batch's was before `judged`: so time between them is no reason. Within one commit
+        nothing is dropped before all of it has been compared.
         """
-        if not _is_stale(batch, self._storage.since, self._now()):
+        since, now = self._storage.since, self._now()
+        if since - batch.since <= now - batch.judged + CLOCK_STEP:
             return False
         _settle(future, None)
         return True

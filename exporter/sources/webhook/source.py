@@ -14,14 +14,16 @@ from typing import Final, NamedTuple
 from exporter.closecodes import Vocabulary
 from exporter.events import ClientReport, ClientsReported, Count, Origin, Rejection, Reported, Sink
 from exporter.reports import Events, Item, Report
-from exporter.reports.tally import Kinds
-from exporter.sources.webhook.books import TOO_BIG, Batch, Book, Noted
+from exporter.reports.tally import Kinds, Refusal
+from exporter.sources.webhook.books import Batch, Book, Noted
 from exporter.storage import Committed
 from exporter.wire.client_key import Hasher
 
 SLICE: Final = 32
 """Reports of clients that are told at once: what is derived from one takes up to 40 µs."""
 
+
+TOO_BIG: Final = 1009
 
 _NONE: Final[frozenset[int]] = frozenset()
 
@@ -106,11 +108,7 @@ class Webhook:
         counted, and the request may be sent again.
         """
         while True:
-            rules, kinds, batch = self._begin(target)
-            for items in decode():
-                _judge(items, rules, kinds, batch)
-                await asyncio.sleep(0)
-            batch.opened(self._opened)
+            rules, batch = await self._judged(decode, target)
             committed = await self._book.enter(batch) if batch.kinds else Committed(_NONE, {})
             if committed is not None:
                 outcome = self._counted(batch, committed)
@@ -119,12 +117,12 @@ class Webhook:
 
     def take_at_once(self, events: Events) -> Outcome | None:
         """As `take`, without waiting; None where that cannot be, and then nothing is counted."""
-        items, more = next(events, ()), next(events, None)
-        if more is not None:
+        items = next(events, ())
+        if next(events, None) is not None:
             return None
         rules, kinds, batch = self._begin(None)
-        _judge(items, rules, kinds, batch)
-        if self._hasher is not None and len(batch.noted) > SLICE:
+        self._judge(items, rules, kinds, batch)
+        if len(batch.noted) > SLICE:
             return None
         batch.opened(self._opened)
         committed = self._book.enter_at_once(batch)
@@ -135,13 +133,73 @@ class Webhook:
             self._tell(self._clients(batch, committed.duplicates), rules)
         return outcome
 
+    async def _judged(self, decode: Callable[[], Events], target: str | None) -> tuple[Rules, Batch]:
+        rules, kinds, batch = self._begin(target)
+        for items in decode():
+            self._judge(items, rules, kinds, batch)
+            await asyncio.sleep(0)
+        batch.opened(self._opened)
+        return rules, batch
+
     def _begin(self, target: str | None) -> tuple[Rules, Kinds, Batch]:
         """By which rules a request is judged, and what becomes of it."""
         rules = self._rules
         if target is not None and (rules.strict or target in rules.targets):
             rules = replace(rules, otherwise=target)
-        judged = self._now()  # before `since` is read: see `_is_stale`
+        judged = self._now()  # before `since` is read: see `StorageBook`
         return rules, self._kinds, Batch(self._book.since, judged)
+
+    def _judge(self, items: Sequence[Item], rules: Rules, kinds: Kinds, batch: Batch) -> None:
+        """Put the next events of a request into the columns of its batch, or among what was refused.
+
+        Runs once for each event: no calls but the unavoidable.
+        """
+        otherwise, find, recognises = rules.otherwise or "", kinds.find, self._hasher is not None
+        since_ms = batch.since * 1000
+        since_moment: datetime | None = None
+        ids, columns, durations = batch.ids, batch.kinds, batch.durations
+        for index, item in enumerate(items, batch.events):
+            if isinstance(item, str):
+                batch.refused.append((index, item))
+                continue
+            target = item.target or otherwise
+            code = item.code
+            known = find((target, code, item.initiator)) or kinds.of(target, code, item.initiator)
+            kind = known if known or rules.strict else kinds.of(otherwise, code, item.initiator)
+            if kind is None:
+                batch.refused.append((index, "unknown_target"))
+                continue
+            time = item.time
+            if time is not None:
+                if isinstance(time, int):
+                    old = time < since_ms
+                else:
+                    since_moment = since_moment or datetime.fromtimestamp(max(batch.since, 0.0), UTC)
+                    old = time < since_moment
+                if old:
+                    batch.refused.append((index, "too_old"))
+                    continue
+            identity = item.id
+            if identity is not None:
+                # Neither a known target nor an id can hold a newline: no two identities are spelled alike.
+                ids.append(
+                    f"{target}\n{identity}\n{item.source}" if known else f"\n{identity}\n{(item.source, target)!r}"
+                )
+            elif rules.require_ids:
+                batch.refused.append((index, "missing_id"))
+                continue
+            else:
+                batch.unnamed.append(len(columns))
+            if code is None:
+                batch.opened({kind.target})
+            refusal = code == TOO_BIG and item.direction is not None
+            if refusal and item.direction is not None and item.message_size is not None:
+                batch.refusals.append((len(columns), Refusal(kind.target, item.direction, item.message_size)))
+            if recognises and (refusal or item.client is not None):
+                batch.noted.append(Noted(len(columns), kind.target, item))
+            columns.append(kind)
+            durations.append(item.duration)
+        batch.events += len(items)
 
     def _counted(self, batch: Batch, committed: Committed) -> Outcome:
         self._opened |= batch.opens
@@ -153,18 +211,18 @@ class Webhook:
         rejected = Counter(reason for _, reason in refused)
         self._sink.emit(Reported(committed.counts, accepted, len(duplicates), rejected))
         left_out = {index for index, _ in refused}
-        places = [index for index in range(batch.events) if index not in left_out]
-        keyed = batch.keyed
-        known = [(places[keyed[place]], None) for place in duplicates]
+        indices = [index for index in range(batch.events) if index not in left_out]
+        places = batch.places
+        known = [(indices[places[position]], None) for position in duplicates]
         return Outcome(accepted, sorted([*refused, *known], key=lambda item: item[0]))
 
     def _clients(self, batch: Batch, duplicates: frozenset[int]) -> list[Noted]:
         """The new events of clients that can be recognised, and refused messages, in the order of their times."""
-        if self._hasher is None or not batch.noted:
+        if not batch.noted:
             return []
-        keyed, now = batch.keyed, self._now()
-        known = {keyed[place] for place in duplicates}
-        new = [noted for noted in batch.noted if noted.position not in known]
+        places, now = batch.places, self._now()
+        known = {places[position] for position in duplicates}
+        new = [noted for noted in batch.noted if noted.place not in known]
         return sorted(new, key=lambda noted: _moment(noted.report, now))
 
     async def _tell_clients(self, noted: Sequence[Noted], rules: Rules) -> None:
@@ -179,55 +237,6 @@ class Webhook:
         if self._hasher is not None and noted:
             now, hasher = self._now(), self._hasher
             self._sink.emit(ClientsReported([_client(one, rules, now, hasher) for one in noted]))
-
-
-def _judge(items: Sequence[Item], rules: Rules, kinds: Kinds, batch: Batch) -> None:
-    """Put the next events of a request into the columns of its batch, or among what was refused.
-
-    Runs once for each event: no calls but the unavoidable.
-    """
-    otherwise, find = rules.otherwise or "", kinds.find
-    since_ms = batch.since * 1000
-    since_moment: datetime | None = None
-    ids, columns, durations = batch.ids, batch.kinds, batch.durations
-    for index, item in enumerate(items, batch.events):
-        if isinstance(item, str):
-            batch.refused.append((index, item))
-            continue
-        target = item.target or otherwise
-        code = item.code
-        kind = known = find((target, code, item.initiator)) or kinds.of(target, code, item.initiator)
-        if kind is None:
-            kind = None if rules.strict else kinds.of(otherwise, code, item.initiator)
-            if kind is None:
-                batch.refused.append((index, "unknown_target"))
-                continue
-        time = item.time
-        if time is not None:
-            if isinstance(time, int):
-                old = time < since_ms
-            else:
-                since_moment = since_moment or datetime.fromtimestamp(max(batch.since, 0.0), UTC)
-                old = time < since_moment
-            if old:
-                batch.refused.append((index, "too_old"))
-                continue
-        identity = item.id
-        if identity is not None:
-            # Neither a known target nor an id can hold a newline: no two identities are spelled alike.
-            ids.append(f"{target}\n{identity}\n{item.source}" if known else f"\n{identity}\n{(item.source, target)!r}")
-        elif rules.require_ids:
-            batch.refused.append((index, "missing_id"))
-            continue
-        else:
-            batch.unnamed.append(len(columns))
-        if code is None:
-            batch.opened({kind.target})
-        if item.client is not None or (code == TOO_BIG and item.direction is not None):
-            batch.noted.append(Noted(len(columns), kind.target, item))
-        columns.append(kind)
-        durations.append(item.duration)
-    batch.events += len(items)
 
 
 def _moment(report: Report, now: float) -> float:
