@@ -3,21 +3,31 @@
 The series are those of a real exporter's page, repeated for every replica. Those that rules read have a sample every
 15 s for as long as rules look back on them, all others one every 4 minutes; what rules record and look back on for
 longer has a day, or an hour, of its own. It is a quiet day: no exporter begins, nothing fails, and what rules record
-only then is not there. Blocks do not overlap: Prometheus would begin to compact them meanwhile.
+only then is not there.
+
+Everything is where a Prometheus has it that runs for long: the last half an hour in memory, what is older in blocks. A
+Prometheus reads blocks that were written for it, but what is in its memory it must have scraped: so the last half an
+hour is served to it, with times, by pages of some services each.
 """
 
 import contextlib
+import io
 import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final, TextIO
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TextIO
 
 import yaml
 from prometheus_client.samples import Sample
@@ -41,11 +51,16 @@ SHARED: Final = ("__name__", "job")
 SCRAPE: Final = 15
 SELDOM: Final = 240
 RAW: Final = 35 * 60
-"""Seconds: rules look back on exporters' own series for 30 minutes, and a little."""
+"""Seconds: rules look back on exporters' own series for 30 minutes, and a little. They are what is in memory."""
 DAY: Final = 86400
 HOUR: Final = 3900
 LEAD: Final = 0.7
-"""Seconds that it takes to write the blocks of one service, about."""
+"""Seconds that it takes to write the blocks of one service and to have its page scraped, about."""
+
+SERVED: Final = 5
+"""Services on one page."""
+
+APPENDED: Final = "prometheus_tsdb_head_samples_appended_total"
 
 RULES: Final = ROOT / "alerts/rules/websocket.yaml"
 SELDOM_RECORDED: Final = re.compile(r"vector\(time\(\)\) % (\d+) >= \d+")
@@ -65,13 +80,23 @@ def rules(bench: Bench) -> list[Table]:
         folder = Path(name)
         recorded = _recorded_of_one(promtool, prometheus, page)
         print(f"rules: writing {services * REPLICAS * len(page):,} series", file=sys.stderr, flush=True)
-        # Until the blocks are written: Prometheus takes nothing that is older than they are, and forgets in 5 minutes.
+        jobs = [f"service-{number}" for number in range(services)]
+        # Until it is all there: Prometheus takes nothing that is older than its blocks, and forgets in 5 minutes.
         end = int(time.time() + LEAD * services)
-        written = _write(folder, promtool, page, recorded, services, end)
-        time.sleep(max(0.0, end - time.time()))
-        with _prometheus(prometheus, folder, RULES.read_text(encoding="utf-8")) as port:
+        older = _recorded(recorded, jobs, end, range(end - DAY, end - RAW))
+        written = _create_blocks(folder, promtool, "24h", older)
+        pages = [
+            itertools.chain(_raw(page, some, end), _recorded(recorded, some, end, range(end - RAW, end + 1)))
+            for some in (jobs[first : first + SERVED] for first in range(0, services, SERVED))
+        ]
+        with _serving(pages) as served, _prometheus(prometheus, folder, _scraping(served, len(pages))) as running:
+            poll(lambda: len(served.samples) == len(pages), 240.0, "not all pages are scraped", interval=1.0)
+            written += sum(served.samples)
+            poll(lambda: running.appended() >= sum(served.samples), 240.0, "not all samples are taken", interval=1.0)
+            time.sleep(max(0.0, end - time.time()))
+            running.evaluate(RULES.read_text(encoding="utf-8"))
             print(f"rules: evaluated {bench.effort.rounds} times", file=sys.stderr, flush=True)
-            rows = _evaluations(port, bench.effort.rounds)
+            rows = _evaluations(running.port, bench.effort.rounds)
     table = {f"group {group}": {COLUMN: samples} for group, samples in rows.items()}
     every = [sum(samples) for samples in zip(*rows.values(), strict=True)]
     facts = {
@@ -97,20 +122,11 @@ def _recorded_of_one(promtool: str, prometheus: str, page: list[Sample]) -> list
     with tempfile.TemporaryDirectory(prefix="websocket-exporter-rules-") as name:
         folder = Path(name)
         _create_blocks(folder, promtool, "2h", _raw(page, [JOB], int(time.time())))
-        with _prometheus(prometheus, folder, SELDOM_RECORDED.sub("vector(1) < 1", hasty)) as port:
-            _evaluations(port, 3)
-            found = _answer(port, "/api/v1/query?query=%7B__name__%3D~%22.%2B%3A.%2B%3A.%2B%22%7D")["result"]
+        with _prometheus(prometheus, folder) as running:
+            running.evaluate(SELDOM_RECORDED.sub("vector(1) < 1", hasty))
+            _evaluations(running.port, 3)
+            found = _answer(running.port, "/api/v1/query?query=%7B__name__%3D~%22.%2B%3A.%2B%3A.%2B%22%7D")["result"]
     return [series["metric"] for series in found]
-
-
-def _write(
-    folder: Path, promtool: str, page: list[Sample], recorded: list[Mapping[str, str]], services: int, now: int
-) -> int:
-    """Write blocks that end `now`; returns how many samples are in them."""
-    jobs = [f"service-{number}" for number in range(services)]
-    recent = itertools.chain(_raw(page, jobs, now), _recorded(recorded, jobs, now, range(now - RAW, now + 1)))
-    older = _recorded(recorded, jobs, now, range(now - DAY, now - RAW))
-    return _create_blocks(folder, promtool, "2h", recent) + _create_blocks(folder, promtool, "24h", older)
 
 
 def _create_blocks(folder: Path, promtool: str, duration: str, lines: Iterable[tuple[str, list[str]]]) -> int:
@@ -196,22 +212,87 @@ def _seconds(count: str, unit: str) -> int:
     return int(count) * {"s": 1, "m": 60, "h": 3600, "d": DAY}[unit]
 
 
+class Served(NamedTuple):
+    """The port of pages that are served, and how many samples those had that were."""
+
+    port: int
+    samples: list[int]
+
+
 @contextlib.contextmanager
-def _prometheus(program: str, folder: Path, rules: str) -> Iterator[int]:
-    """A Prometheus that scrapes nothing and evaluates these rules, ahead of other programs; yields its port."""
+def _serving(pages: Sequence[Iterable[tuple[str, list[str]]]]) -> Iterator[Served]:
+    """Serve the series of each page, `/0` and so on, once; after that it is empty."""
+    samples: list[int] = []
+    left = [*map(iter, pages)]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+            self.end_headers()
+            page = io.StringIO()
+            count = _put(page, left[int(self.path[1:])])
+            self.wfile.write(page.getvalue().encode())
+            if count:
+                samples.append(count)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield Served(server.server_port, samples)
+        finally:
+            server.shutdown()
+
+
+def _scraping(served: Served, pages: int) -> Mapping[str, Any]:
+    """The configuration to scrape these pages by."""
+    page = {"honor_labels": True, "scrape_interval": "1m", "scrape_timeout": "1m"}
+    targets = [{"targets": [f"127.0.0.1:{served.port}"]}]
+    return {
+        "scrape_configs": [
+            {"job_name": f"page {number}", "metrics_path": f"/{number}", "static_configs": targets, **page}
+            for number in range(pages)
+        ]
+    }
+
+
+@dataclass(frozen=True)
+class Running:
+    """A Prometheus."""
+
+    port: int
+    child: subprocess.Popen[bytes]
+    rules: Path
+
+    def appended(self) -> float:
+        """How many samples it has taken into its memory."""
+        return exposition.total(exposition.scrape(self.port), APPENDED)
+
+    def evaluate(self, rules: str) -> None:
+        """Have it evaluate these from now on."""
+        self.rules.write_text(rules, encoding="utf-8")
+        self.child.send_signal(signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def _prometheus(program: str, folder: Path, config: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Running]:
+    """A Prometheus of this configuration that evaluates nothing yet, ahead of other programs."""
     port = free_port()
-    config, file = folder / "prometheus.yml", folder / "rules.yaml"
-    file.write_text(rules, encoding="utf-8")
-    config.write_text(json.dumps({"rule_files": [str(file)]}), encoding="utf-8")  # JSON is YAML
+    file, rules = folder / "prometheus.yml", folder / "rules.yaml"
+    rules.write_text("groups: []\n", encoding="utf-8")
+    file.write_text(json.dumps({"rule_files": [str(rules)], **config}), encoding="utf-8")  # JSON is YAML
     log = folder / "prometheus.log"
     flags = [f"--storage.tsdb.path={folder / 'data'}", "--storage.tsdb.retention.time=10d"]
-    command = [program, f"--config.file={config}", *flags, f"--web.listen-address=127.0.0.1:{port}"]
+    command = [program, f"--config.file={file}", *flags, f"--web.listen-address=127.0.0.1:{port}"]
     with log.open("wb") as output, ahead_of_others():
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         os.sched_setaffinity(child.pid, set(range(os.cpu_count() or 1)))
         wait_for(child, lambda: get(port, "/-/ready").startswith(b"HTTP/1.1 200 "), log)
-        yield port
+        yield Running(port, child, rules)
     finally:
         child.terminate()
         child.wait()
