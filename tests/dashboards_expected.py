@@ -86,7 +86,7 @@ CAPTURED: Final = (
     Shown("Bytes missed (1 h)", ("job",)),
     Shown("What is captured", ("job",)),
     Shown("Connections followed", ("job",), {("captured",): OPEN}),
-    Shown("Memory of the rings", ("ring",), {("lifecycle",): MIB, ("size",): 4 * MIB}),
+    Shown("Memory of the rings", ("ring",), {("lifecycle",): MIB, ("size",): 8 * MIB}),
     Shown("Captures by replica", ("target",), {("chat",): 1}),
     Shown("Packets dropped by ring", ("ring",)),
     *(Shown("Directions lost and found again", ("job",), ref=ref) for ref in "AB"),

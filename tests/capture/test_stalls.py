@@ -19,7 +19,7 @@ pytestmark = needs_packet_sockets
 STALL: Final = 0.8
 """Seconds."""
 RING_BYTES: Final = "websocket_exporter_capture_ring_bytes"
-LARGE: Final = 8 << 20
+LARGE: Final = 16 << 20
 """Bytes: twice the size ring."""
 PIECE: Final = 60_000
 """Bytes that one segment of the loopback has room for."""
