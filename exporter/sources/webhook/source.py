@@ -192,10 +192,10 @@ class Webhook:
                 batch.unnamed.append(len(columns))
             if code is None:
                 batch.opened({kind.target})
-            refusal = code == TOO_BIG and item.direction is not None
-            if refusal and item.direction is not None and item.message_size is not None:
-                batch.refusals.append((len(columns), Refusal(kind.target, item.direction, item.message_size)))
-            if recognises and (refusal or item.client is not None):
+            direction = item.direction if code == TOO_BIG else None
+            if direction is not None and item.message_size is not None:
+                batch.refusals.append((len(columns), Refusal(kind.target, direction, item.message_size)))
+            if recognises and (direction is not None or item.client is not None):
                 batch.noted.append(Noted(len(columns), kind.target, item))
             columns.append(kind)
             durations.append(item.duration)
