@@ -86,7 +86,7 @@ class Asked:
         ("1,000 events", 202, 7),
         ("1,000 events with long ids", 202, 10),
         ("1,000 events of 1 KiB", 202, 20),
-        ("1,000 events of 1 KiB, NDJSON", 202, 16),
+        ("1,000 events of 1 KiB, NDJSON", 202, 20),
         ("1,000 bad events", 422, 16),
         ("events of nested arrays", 422, 7),
         ("CloudEvents with extensions", 202, 7),
