@@ -19,11 +19,12 @@ from structlog.testing import capture_logs
 from exporter.config import Address
 from exporter.config.probes import ProbeConfig, ProbeTls
 from exporter.events import Closed, HandshakeEnded, ProbeFailed, ProbeFailure, ProbeUp, ProbeWaits
+from exporter.sources.probe import opening
 from exporter.sources.probe.connection import MAX_HEAD
 from exporter.sources.probe.failures import Unable, unreachable
 from tests.sources.probing import accepting, answering, configured, failure, probing, request, serving, soon, upgrading
-from tests.support.loops import conversation, in_both_loops
-from tests.support.peers import opened
+from tests.support.loops import conversation, eventually, in_both_loops
+from tests.support.peers import Peer, opened
 
 BODY: Final = "Content-Length: 9\r\n\r\ncanary..."
 
@@ -155,6 +156,24 @@ async def test_reset_without_an_answer() -> None:
 
     async with serving(reset) as address:
         assert await failure(configured(address)) == ("closed_by_server", "failed", "closed")
+
+
+@pytest.mark.parametrize(("scheme", "reason"), [("ws", "closed_by_server"), ("wss", "tls")])
+@in_both_loops
+@conversation
+async def test_reset_before_the_request(loop: str, scheme: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that resets it before a word is written. The descriptor is closed once: it may be another's by then."""
+    dialled: list[socket.socket] = []
+
+    async def reset_at_once(*_: object) -> socket.socket:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            dialled.append(socket.create_connection(listener.getsockname()))
+            Peer(listener.accept()[0]).reset()
+        return dialled[-1]
+
+    monkeypatch.setattr(opening, "_dial", reset_at_once)
+    assert await failure(configured("127.0.0.1:9", scheme=scheme)) == (reason, "failed", "closed")
+    assert await eventually(lambda: all(sock.fileno() < 0 for sock in dialled))
 
 
 @pytest.mark.parametrize("fields", [("Sec-WebSocket-Protocol: other",), ("Sec-WebSocket-Protocol: a, b",)])

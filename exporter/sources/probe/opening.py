@@ -1,6 +1,7 @@
 """From a configured URL to an open WebSocket, within one time limit."""
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -140,13 +141,30 @@ async def _dial(addresses: Sequence[str], port: int, until: float) -> socket.soc
 
 async def _upgrade(connection: Connection, sock: socket.socket, context: ssl.SSLContext | None, name: str) -> None:
     """The opening handshake over `sock`, which is the connection's from here on; with TLS if there is a `context`."""
+    file = os.fstat(sock.fileno())
     try:
-        await asyncio.get_running_loop().create_connection(
-            lambda: connection, sock=sock, ssl=context, server_hostname=name if context else None
-        )
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection, sock=sock, ssl=context, server_hostname=name if context else None
+            )
+        finally:
+            _disown(sock, file)
         await connection.answer_or_end()
     except OSError as error:
         connection.lost_by = error
     except BaseException:
         connection.abort()
         raise
+
+
+def _disown(sock: socket.socket, file: os.stat_result) -> None:
+    """Let go of a descriptor that the event loop has closed behind the back of `sock`; it was of this file.
+
+    uvloop (0.23) does where the first write fails: the transport has ended by the time the socket object is tied to it.
+    When thrown away the object would close the descriptor again, whoever has its number by then: a tapped client, say.
+    """
+    if sock.fileno() >= 0:
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(sock.fileno()), file):
+                return
+        sock.detach()
