@@ -37,11 +37,8 @@ NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson"})
 Read = Callable[[bytes], Item]
 """Reads one event from well-formed JSON; of malformed JSON it may say anything but an event."""
 
-ReadLines = Callable[[Sequence[bytes], bytes], Sequence[Item] | None]
-"""Reads one event from each of some lines, at once; None where one of them has to be looked at more closely.
-
-The second argument are bytes that hold these lines and no others.
-"""
+ReadLines = Callable[[bytes], Sequence[Item] | None]
+"""Reads one event from each of some lines, at once; None where one of them has to be looked at more closely."""
 
 T = TypeVar("T")
 Steps = Generator[Sequence[Item], None, T]
@@ -153,7 +150,7 @@ def lines(body: bytes, read: Read, read_lines: ReadLines | None = None) -> Event
             items = ["line_too_long"]
         else:
             text = body[start:end]
-            items = read_lines([*filter(None, text.split(b"\n"))], text) if read_lines is not None else None
+            items = read_lines(text) if read_lines is not None else None
             if items is None:
                 items = yield from _one_by_one(text, read, MAX_EVENTS - events)
         events += len(items)

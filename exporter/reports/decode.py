@@ -1,7 +1,8 @@
 """The events of a request, in any of the forms in which they may come."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from io import BytesIO
 from typing import Final
 
 import msgspec
@@ -113,10 +114,11 @@ def _has_long_object(body: bytes) -> bool:
     return False
 
 
-def _read_lines(found: Sequence[bytes], text: bytes) -> list[Item] | None:
-    """The events of these lines, which `text` holds; None where one has to be looked at more closely."""
+def _read_lines(text: bytes) -> list[Item] | None:
+    """The events of these lines; None where one has to be looked at more closely."""
     try:
-        reports = [*map(_report.decode, found)]
+        # A file of lines, because `split` looks at each byte by itself.
+        reports = [*map(_report.decode, filter(b"\n".__ne__, BytesIO(text)))]
     except _UNREADABLE:
         return None
     return check_all(reports, text)

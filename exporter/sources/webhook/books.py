@@ -62,7 +62,7 @@ class Batch:
     In columns, so that reports need not be kept. An acceptable event has a place: `kinds` and `durations` have one item
     for each, `ids` the identities of those that have one, `unnamed` the places of those that have none, `refusals` the
     places of those that tell of a refused message, with it, and `noted` what has to be told of clients. `refused` has
-    the index in the request of each event that is not acceptable, and why; `events` is the number of all.
+    the index in the request of each event that is not acceptable, and why.
 
     `opens` are the targets of which opens are among them, or were counted before: a book may know of more.
     `since` (Unix seconds) is what the times of events were held against, at the moment `judged` of the same clock.
@@ -71,7 +71,6 @@ class Batch:
     __slots__ = (
         "_all",
         "durations",
-        "events",
         "ids",
         "judged",
         "kinds",
@@ -87,7 +86,6 @@ class Batch:
         self._all: Mapping[Count, float] | None = None
         self.since = since
         self.judged = judged
-        self.events = 0
         self.kinds: list[Kind] = []
         self.durations: list[float | None] = []
         self.ids: list[str] = []
@@ -96,6 +94,15 @@ class Batch:
         self.noted: list[Noted] = []
         self.refused: list[tuple[int, Rejection]] = []
         self.opens: Set[str] = _NOBODY
+
+    @property
+    def events(self) -> int:
+        """How many events there are by now, each in a place or refused."""
+        return len(self.kinds) + len(self.refused)
+
+    def refuse(self, reason: Rejection) -> None:
+        """Take note that the next event is not acceptable."""
+        self.refused.append((self.events, reason))
 
     def opened(self, targets: Set[str]) -> None:
         """Learn of targets of which opens are counted."""

@@ -158,35 +158,40 @@ class Webhook:
         since_ms = batch.since * 1000
         since_moment: datetime | None = None
         ids, columns, durations = batch.ids, batch.kinds, batch.durations
-        for index, item in enumerate(items, batch.events):
-            if isinstance(item, str):
-                batch.refused.append((index, item))
+        for item in items:
+            if not isinstance(item, Report):
+                batch.refuse(item)
                 continue
             target = item.target or otherwise
             code = item.code
-            known = find((target, code, item.initiator)) or kinds.of(target, code, item.initiator)
-            kind = known if known or rules.strict else kinds.of(otherwise, code, item.initiator)
+            kind = known = find((target, code, item.initiator))
             if kind is None:
-                batch.refused.append((index, "unknown_target"))
-                continue
+                kind = known = kinds.of(target, code, item.initiator)
+                if kind is None and not rules.strict:
+                    kind = kinds.of(otherwise, code, item.initiator)
+                if kind is None:
+                    batch.refuse("unknown_target")
+                    continue
             time = item.time
             if time is not None:
-                if isinstance(time, int):
-                    old = time < since_ms
-                else:
+                if isinstance(time, datetime):  # before `int`: that it is none takes as long to find out as all of this
                     since_moment = since_moment or datetime.fromtimestamp(max(batch.since, 0.0), UTC)
                     old = time < since_moment
+                else:
+                    old = time < since_ms
                 if old:
-                    batch.refused.append((index, "too_old"))
+                    batch.refuse("too_old")
                     continue
             identity = item.id
             if identity is not None:
                 # Neither a known target nor an id can hold a newline: no two identities are spelled alike.
                 ids.append(
-                    f"{target}\n{identity}\n{item.source}" if known else f"\n{identity}\n{(item.source, target)!r}"
+                    f"{target}\n{identity}\n{item.source}"
+                    if known is not None
+                    else f"\n{identity}\n{(item.source, target)!r}"
                 )
             elif rules.require_ids:
-                batch.refused.append((index, "missing_id"))
+                batch.refuse("missing_id")
                 continue
             else:
                 batch.unnamed.append(len(columns))
@@ -199,7 +204,6 @@ class Webhook:
                 batch.noted.append(Noted(len(columns), kind.target, item))
             columns.append(kind)
             durations.append(item.duration)
-        batch.events += len(items)
 
     def _counted(self, batch: Batch, committed: Committed) -> Outcome:
         self._opened |= batch.opens
