@@ -91,7 +91,7 @@ async def test_a_service_never_waits(language: str) -> None:
         socket.create_server(("127.0.0.1", 0)) as silent,
         reporter(language, url(Address(*silent.getsockname())), count=2000, most=100) as running,
     ):
-        assert float(await said(running, "took")) < 0.5
+        assert float(await said(running, "took")) < 2
         # What is under way is up to 500 more.
         assert 1400 <= int(await said(running, "dropped")) <= 1900
 

@@ -203,7 +203,7 @@ async def test_a_rate_limit(tmp_path: Path) -> None:
             while (answer := await desk.report(closing(1001))).status == 429:
                 await asyncio.sleep(0.02)
         assert outcome(answer) == (1, 0, 0)
-        assert 0.3 < loop.time() - over < 1.5
+        assert 0.3 < loop.time() - over < 5
 
 
 @conversation
