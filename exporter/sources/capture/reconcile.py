@@ -79,4 +79,5 @@ class Reconciler:
         if known is None:
             return
         async for flow in in_turns(self._flows.vanished(known, asked)):
-            self._flows.forget(flow)
+            if flow is not None:
+                self._flows.forget(flow)

@@ -2,21 +2,24 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+import time
+from collections.abc import AsyncIterator, Iterable
 from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-AT_ONCE: Final = 16
-"""Connections that are ended or given up before others get their turn."""
+TURN: Final = 0.001
+"""Seconds of work before others get their turn."""
 
 
-async def in_turns(each: Collection[T]) -> AsyncIterator[T]:
-    """Some of these, and the next ones when others have had their turn."""
-    for number, one in enumerate(each, 1):
+async def in_turns(each: Iterable[T]) -> AsyncIterator[T]:
+    """As many of these as can be worked off in a turn, and more when others have had theirs."""
+    until = time.perf_counter() + TURN
+    for one in each:
         yield one
-        if number % AT_ONCE == 0:
+        if time.perf_counter() > until:
             await asyncio.sleep(0)
+            until = time.perf_counter() + TURN
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 from exporter.sources.capture.flows import Flows
 from exporter.sources.capture.opening import Rings
 from exporter.sources.capture.ring import ETHERTYPE, PACKET, Block, seen_at
+from exporter.sources.capture.turns import TURN
 from exporter.wire.flow import Direction, Losses, PacketClock
 from exporter.wire.frames import PIECE
 from exporter.wire.packet import (
@@ -34,9 +35,6 @@ from exporter.wire.packet import (
 )
 from exporter.wire.tcp import MASK
 from exporter.wire.websocket import OutOfStep
-
-TURN: Final = 0.001
-"""Seconds of looking at packets before others get their turn."""
 
 AT_ONCE: Final = 256
 """Segments of one message each, for 1 µs, taken before looking at the time; it is looked at behind any other."""
