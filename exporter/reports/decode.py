@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from typing import Final
 
 import msgspec
@@ -117,8 +116,7 @@ def _has_long_object(body: bytes) -> bool:
 def _read_lines(text: bytes) -> list[Item] | None:
     """The events of these lines; None where one has to be looked at more closely."""
     try:
-        # A file of lines, because `split` looks at each byte by itself.
-        reports = [*map(_report.decode, filter(b"\n".__ne__, BytesIO(text)))]
+        reports = [*map(_report.decode, filter(None, text.split(b"\n")))]
     except _UNREADABLE:
         return None
     return check_all(reports, text)

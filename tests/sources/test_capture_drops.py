@@ -14,10 +14,13 @@ from exporter.wire.flow import Losses
 from tests.capture.rights import needs_packet_sockets
 from tests.peers.stack import eventually
 from tests.sources.test_capture_opening import listener_at, opened
+from tests.sources.test_capture_ring import without_address_space
 
 pytestmark = needs_packet_sockets
 
 RING = 1 << 20
+LARGE = 40 << 20
+"""Of this less than twice as much can be mapped `without_address_space`, the former ring given back."""
 
 
 class Flooded:
@@ -64,14 +67,16 @@ class Flooded:
         return self.drops.shed_or_not()
 
 
-@pytest.fixture(params=[2 * RING])
+@pytest.fixture
 def flooded(request: pytest.FixtureRequest) -> Iterator[Flooded]:
+    """Its size ring, of RING bytes or as asked for, may grow to three times what it is."""
+    size = getattr(request, "param", RING)
     with listener_at("127.0.0.1") as listener:
         port = listener.getsockname()[1]
-        with opened(CaptureConfig("lo", port), "full", RING) as rings:
+        with opened(CaptureConfig("lo", port), "full", size) as rings:
             client = socket.create_connection(listener.getsockname())
             with closing(client), closing(listener.accept()[0]) as server:
-                yield Flooded(rings, client, server, request.param)
+                yield Flooded(rings, client, server, 3 * size)
 
 
 def test_nothing_is_dropped(flooded: Flooded) -> None:
@@ -106,22 +111,31 @@ def test_drops_are_noted(flooded: Flooded) -> None:
 
 
 def test_the_ring_grows(flooded: Flooded) -> None:
-    """It doubles for drops, up to its limit, and no more often than once a second."""
-    flooded.overflow()
+    """It doubles for drops, up to its limit, and then stays as it is."""
     with capture_logs() as logs:
-        flooded.drops.make_room()
-        flooded.drops.make_room()  # nothing was dropped since
-    assert flooded.size == 2 * RING
-    assert [(line["event"], line["bytes"]) for line in logs] == [("size ring of a capture has grown", 2 * RING)]
+        for expected in (2 * RING, 3 * RING, 3 * RING):
+            flooded.overflow()
+            flooded.now += GROWTH_PAUSE
+            flooded.drops.make_room()
+            assert flooded.size == expected
+    assert [(line["event"], line["bytes"]) for line in logs] == [
+        ("size ring of a capture has grown", 2 * RING),
+        ("size ring of a capture has grown", 3 * RING),
+    ]
+
+
+def test_the_ring_grows_once_for_a_drop(flooded: Flooded) -> None:
+    """Whenever that is, and not again while nothing more is dropped."""
     flooded.overflow()
-    flooded.now += GROWTH_PAUSE
-    flooded.drops.make_room()
+    flooded.drops.note()
+    for _ in range(2):
+        flooded.drops.make_room()
+        flooded.now += GROWTH_PAUSE
     assert flooded.size == 2 * RING
 
 
-@pytest.mark.parametrize("flooded", [4 * RING], indirect=True)
 def test_the_ring_does_not_grow_at_every_drop(flooded: Flooded) -> None:
-    """What has just grown has to show whether that is enough."""
+    """But once a second: what has just grown has to show whether that is enough."""
     flooded.overflow()
     flooded.drops.make_room()
     flooded.overflow()
@@ -132,7 +146,25 @@ def test_the_ring_does_not_grow_at_every_drop(flooded: Flooded) -> None:
     flooded.overflow()
     flooded.now += GROWTH_PAUSE / 2
     flooded.drops.make_room()
-    assert flooded.size == 4 * RING
+    assert flooded.size == 3 * RING
+
+
+@pytest.mark.parametrize("flooded", [LARGE], indirect=True)
+def test_a_ring_that_cannot_grow(flooded: Flooded) -> None:
+    """Where there is no memory for more the log says so, once, and the ring goes on as it is."""
+
+    def overflow_twice() -> None:
+        for _ in range(2):
+            flooded.overflow()
+            flooded.now += GROWTH_PAUSE
+            flooded.drops.make_room()
+
+    with capture_logs() as logs:
+        without_address_space(overflow_twice)
+    assert flooded.size == LARGE
+    assert [(line["event"], line["reason"], line["log_level"]) for line in logs] == [
+        ("size ring of a capture cannot grow", "Cannot allocate memory", "warning")
+    ]
 
 
 def test_sizes_are_given_up(flooded: Flooded) -> None:

@@ -176,6 +176,19 @@ async def test_reset_before_the_request(loop: str, scheme: str, reason: str, mon
     assert await eventually(lambda: all(sock.fileno() < 0 for sock in dialled))
 
 
+def test_a_descriptor_is_let_go_only_where_it_is_not_its_own() -> None:
+    """It may have been closed by the event loop, and be another's by now, who keeps it."""
+    with socket.socket() as sock, socket.socket() as other:
+        number, file = sock.fileno(), os.fstat(sock.fileno())
+        opening._disown(sock, file)
+        assert sock.fileno() == number
+        os.dup2(other.fileno(), number)
+        opening._disown(sock, file)
+        assert sock.fileno() == -1
+        assert os.path.samestat(os.fstat(number), os.fstat(other.fileno()))
+        os.close(number)
+
+
 @pytest.mark.parametrize("fields", [("Sec-WebSocket-Protocol: other",), ("Sec-WebSocket-Protocol: a, b",)])
 @pytest.mark.parametrize("offered", [("a", "b"), ()])
 @conversation
