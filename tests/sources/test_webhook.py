@@ -18,7 +18,8 @@ from exporter.events import Count, Event, Reported
 from exporter.reports import Events, Item, Report
 from exporter.reports.bodies import STEP_EVENTS
 from exporter.sources.webhook import MemoryBook, Outcome, Rules, StorageBook, Webhook
-from exporter.sources.webhook.books import LONG, LONG_ID, Batch
+from exporter.sources.webhook.batch import LONG, Batch
+from exporter.sources.webhook.memory_book import LONG_ID
 from exporter.sources.webhook.source import SLICE
 from exporter.storage import CommitFailed, Committed, Storage
 from exporter.wire.client_key import Hasher

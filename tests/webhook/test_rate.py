@@ -9,7 +9,7 @@ from starlette.types import Message, Scope
 from exporter.closecodes import Vocabulary
 from exporter.events import Event
 from exporter.sources.webhook import MemoryBook, Rules, Webhook
-from exporter.sources.webhook.books import Batch
+from exporter.sources.webhook.batch import Batch
 from exporter.storage import Committed, StorageError
 from exporter.web.errors import ErrorAnswers
 from exporter.web.webhook import RateLimit, Reception, build

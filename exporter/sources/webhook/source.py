@@ -15,7 +15,8 @@ from exporter.closecodes import Vocabulary
 from exporter.events import ClientReport, ClientsReported, Count, Origin, Rejection, Reported, Sink
 from exporter.reports import Events, Item, Report
 from exporter.reports.tally import Kinds, Refusal
-from exporter.sources.webhook.books import Batch, Book, Noted
+from exporter.sources.webhook.batch import Batch, Noted
+from exporter.sources.webhook.book import Book
 from exporter.storage import Committed
 from exporter.wire.client_key import Hasher
 
