@@ -37,7 +37,9 @@ from exporter.events import (
     TransportEnd,
     Verdict,
 )
-from exporter.log import EventLog, LineWriter
+from exporter.log import EventLog, setup
+from exporter.log import writer as writing
+from exporter.log.writer import LineWriter
 
 ORIGIN: Final = Origin("tap", "chat")
 CLOSED: Final = Closed(
@@ -329,7 +331,7 @@ def test_blocked_pipe_never_blocks(logged: Log) -> None:
     logged.configure()
     before = log.dropped_lines()
     logger = structlog.get_logger()
-    lines = log.CAPACITY + 5000
+    lines = writing.CAPACITY + 5000
     began = time.monotonic()
     for number in range(lines):
         logger.info("filling the pipe", number=number)
@@ -401,7 +403,7 @@ def test_lines_after_the_end_are_counted(logged: Log) -> None:
     """Logging after shutdown is harmless; the count of lost lines outlives the writer."""
     logged.configure()
     structlog.get_logger().info("before")
-    writer = log._writer
+    writer = setup._writer
     assert writer is not None
     log.shutdown()
     before = writer.dropped
@@ -441,7 +443,7 @@ def test_blocked_pipe_does_not_keep_a_process_from_ending() -> None:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-        assert time.monotonic() - began < log.FLUSH_TIMEOUT + 4
+        assert time.monotonic() - began < writing.FLUSH_TIMEOUT + 4
 
 
 def test_rich_is_not_loaded_for_logging() -> None:

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from exporter.config import Address
-from exporter.log import CAPACITY
+from exporter.log.writer import CAPACITY
 from tests.faults.crowd import ANSWER, QUESTION, free_address, listens, upgraded
 from tests.support.loops import eventually, long_conversation
 from tests.support.peers import close_frame
